@@ -1,0 +1,39 @@
+"""How a command runs: logging is set up, and a user's mistake becomes one line and status 1."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+
+USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError)
+
+
+def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
+    """Return the exit status of `command(args)`: 0, or 1 after one line on stderr.
+
+    With `args.verbose` the traceback is printed too. Workers' errors arrive as RuntimeError with
+    the case in their message.
+    """
+    from srseg import environment
+
+    verbose = bool(getattr(args, "verbose", False))
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stdout
+    )
+    for name in ("matplotlib", "PIL", "h5py", "numexpr", "blosc2"):  # their own chatter
+        logging.getLogger(name).setLevel(logging.WARNING)
+    environment.prepare()
+    try:
+        return command(args) or 0
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except USER_ERRORS as error:
+        if verbose:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        return 1

@@ -1,0 +1,1 @@
+"""Where voxels lie, and the separable resampling that respects it."""

@@ -1,0 +1,1 @@
+"""The plans: what the data asks for, in one readable file."""
