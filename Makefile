@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -36,10 +36,10 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.installed-demo: $(VENV)/.created setup.py pyproject.toml $(PINS)
-	$(BIN)/python -m pip install -c $(PINS) -e '.[demo]'
-	touch $@
+$(VENV)/.installed-demo: EXTRAS = demo
+$(VENV)/.installed-test: EXTRAS = demo,test
+$(VENV)/.installed-dev: EXTRAS = demo,test,dev
 
-$(VENV)/.installed-test: $(VENV)/.created setup.py pyproject.toml $(PINS)
-	$(BIN)/python -m pip install -c $(PINS) -e '.[demo,test]'
+$(VENV)/.installed-%: $(VENV)/.created setup.py pyproject.toml $(PINS)
+	$(BIN)/python -m pip install -c $(PINS) -e '.[$(EXTRAS)]'
 	touch $@
