@@ -1,0 +1,1 @@
+"""Metrics of folders of predictions, with baselines, as tables and files."""

@@ -1,0 +1,1 @@
+"""Reading, checking, moving and writing images; the only part that knows SimpleITK."""

@@ -1,0 +1,1 @@
+"""How good a segmentation or a super-resolved image is, on arrays."""

@@ -1,0 +1,262 @@
+"""Images and segmentations to files, complete or not at all.
+
+nnU-Net's writers cast to uint8 or uint16, so they cannot write an image; `write_image` writes one
+for each of nnU-Net's readers, such that the same reader gets the same array and geometry back.
+Everything is written into a temporary folder beside its place and renamed: a reader never meets
+half a file, and a run that is killed leaves nothing that another tool would take for a case.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from skimage import io
+
+ReaderWriter = BaseReaderWriter | type[BaseReaderWriter]
+_RGB_CHANNELS = (3, 4)  # colour, colour with opacity
+_ITK_COMPONENTS = {
+    "8-bit signed integer": np.int8,
+    "8-bit unsigned integer": np.uint8,
+    "16-bit signed integer": np.int16,
+    "16-bit unsigned integer": np.uint16,
+    "32-bit signed integer": np.int32,
+    "32-bit unsigned integer": np.uint32,
+    "64-bit signed integer": np.int64,
+    "64-bit unsigned integer": np.uint64,
+    "32-bit float": np.float32,
+    "64-bit float": np.float64,
+}
+
+
+def write_image(
+    array: np.ndarray,
+    file_truncated: str | Path,
+    properties: Mapping[str, Any],
+    *,
+    reader_writer: ReaderWriter,
+    file_ending: str,
+    reference_dtype: np.dtype | type | str | None = None,
+    num_files: int | None = None,
+) -> list[Path]:
+    """Return the files that an image was written to, `<file_truncated>_0000<file_ending>` first.
+
+    Args:
+        array: (C, Z, Y, X) on the grid of `properties`.
+        file_truncated: path without channel suffix and ending.
+        properties: geometry in the form of the reader; nothing is read from them for PNG.
+        reader_writer: one of nnU-Net's readers (class or object), or one with the same properties.
+        file_ending: such as ".nii.gz".
+        reference_dtype: of the input file. Values are rounded and clipped to an integer dtype;
+            else, and for None, they are stored as float32 (PNG and BMP: as uint8).
+        num_files: how many files the channels are spread over. By default one file a channel,
+            except that 3 or 4 channels of a natural image make one colour image.
+
+    Raises:
+        ValueError: if the array is not 4-D, its channels do not fill the files evenly, a 2-D
+            format gets several slices, or the properties are of an unknown reader.
+    """
+    if array.ndim != 4:
+        raise ValueError(f"an image must be (C, Z, Y, X), got shape {array.shape}.")
+    write = _writer_of(reader_writer, properties)
+    file_truncated = Path(file_truncated)
+    if num_files is None:
+        is_colour = write is _write_natural and len(array) in _RGB_CHANNELS
+        num_files = 1 if is_colour else len(array)
+    if len(array) % num_files:
+        raise ValueError(
+            f"{len(array)} channels cannot be spread evenly over {num_files} files "
+            f"({file_truncated.name})."
+        )
+    dtype = _dtype_for(reference_dtype, file_ending)
+    with _written_beside(file_truncated.parent) as folder:
+        names = [f"{file_truncated.name}_{i:04d}{file_ending}" for i in range(num_files)]
+        for name, channels in zip(names, np.split(array, num_files), strict=True):
+            write(_cast(channels, dtype), folder / name, properties)
+        if write is _write_tiff:
+            _write_tiff_spacing(folder / f"{file_truncated.name}.json", properties)
+    return [file_truncated.parent / name for name in names]
+
+
+def write_segmentation(
+    segmentation: np.ndarray,
+    file: str | Path,
+    properties: Mapping[str, Any],
+    *,
+    reader_writer: ReaderWriter,
+) -> Path:
+    """Return the file that a label map was written to, by nnU-Net's own writer.
+
+    Args:
+        segmentation: (Z, Y, X) or (1, Z, Y, X) whole numbers.
+        file: with ending.
+        properties: geometry in the form of the reader.
+        reader_writer: one of nnU-Net's readers, class or object.
+
+    Raises:
+        ValueError: if the array has another shape.
+    """
+    if segmentation.ndim == 4 and len(segmentation) == 1:
+        segmentation = segmentation[0]
+    if segmentation.ndim != 3:
+        raise ValueError(f"a segmentation must be (Z, Y, X), got shape {segmentation.shape}.")
+    file = Path(file)
+    writer = reader_writer() if isinstance(reader_writer, type) else reader_writer
+    with _written_beside(file.parent) as folder:
+        writer.write_seg(segmentation, str(folder / file.name), dict(properties))
+    return file
+
+
+def stored_dtype(file: str | Path) -> np.dtype:
+    """Return the dtype of the values in an image file, from its header where there is one.
+
+    A NIfTI file with a slope holds floats whatever it is stored as.
+
+    Raises:
+        ValueError: if the file cannot be opened.
+    """
+    file = str(file)
+    if file.lower().endswith((".tif", ".tiff")):  # ITK knows too few TIFF dialects
+        try:
+            with tifffile.TiffFile(file) as opened:
+                return np.dtype(opened.series[0].dtype)
+        except (OSError, tifffile.TiffFileError, IndexError) as error:
+            raise ValueError(f"cannot read '{file}': {_one_line(error)}") from error
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        return _dtype_by_nibabel(file, error)
+    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    return np.dtype(_ITK_COMPONENTS.get(name.removeprefix("vector of "), np.float32))
+
+
+def _dtype_by_nibabel(file: str, itk_error: RuntimeError) -> np.dtype:
+    """ITK refuses NIfTI files whose axes are not at right angles; nibabel takes them."""
+    try:
+        image = nibabel.load(file)
+    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
+        raise ValueError(f"cannot read '{file}': {_one_line(itk_error)}") from error
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    return np.dtype(np.float32) if (slope, intercept) != (1, 0) else image.get_data_dtype()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _written_beside(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; what stands in it at the end is renamed into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as temporary:
+        yield Path(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            file.replace(folder / file.name)
+
+
+def _dtype_for(reference: np.dtype | type | str | None, file_ending: str) -> np.dtype:
+    """Return the dtype to store, which the format must be able to hold."""
+    if file_ending.lower() in (".png", ".bmp"):
+        fits = reference is not None and np.dtype(reference) == np.uint16
+        return np.dtype(np.uint16 if fits and file_ending.lower() == ".png" else np.uint8)
+    if reference is None:
+        return np.dtype(np.float32)
+    reference = np.dtype(reference)
+    if reference.kind == "b":
+        return np.dtype(np.uint8)
+    if reference.kind not in "iu":
+        return np.dtype(np.float32)
+    # nibabel and older ITK refuse 64-bit integers, and no scanner fills them.
+    return np.dtype(f"{reference.kind}4") if reference.itemsize > 4 else reference
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f":
+        return array.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    # float32 cannot hold the limits of 32-bit integers exactly, so these are clipped in float64.
+    rounded = np.rint(array.astype(np.float64 if limits.bits > 16 else np.float32, copy=False))
+    return np.clip(rounded, limits.min, limits.max).astype(dtype)
+
+
+def _writer_of(
+    reader_writer: ReaderWriter, properties: Mapping[str, Any]
+) -> Callable[[np.ndarray, Path, Mapping[str, Any]], None]:
+    if "sitk_stuff" in properties:
+        return _write_itk
+    if "nibabel_stuff" in properties:
+        return _write_nibabel
+    kind = reader_writer if isinstance(reader_writer, type) else type(reader_writer)
+    if issubclass(kind, Tiff3DIO):
+        return _write_tiff
+    if issubclass(kind, NaturalImage2DIO):
+        return _write_natural
+    raise ValueError(
+        f"images of reader {kind.__name__} cannot be written; known: SimpleITKIO, "
+        "SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient, Tiff3DIO, NaturalImage2DIO."
+    )
+
+
+def _single(channels: np.ndarray, file: Path) -> np.ndarray:
+    if len(channels) != 1:
+        raise ValueError(f"'{file.name}' can hold one channel, got {len(channels)}.")
+    return channels[0]
+
+
+def _write_itk(channels: np.ndarray, file: Path, properties: Mapping[str, Any]) -> None:
+    geometry = properties["sitk_stuff"]
+    volume = _single(channels, file)
+    if len(geometry["spacing"]) == 2:
+        volume = _single(volume, file)
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(geometry["spacing"])
+    image.SetOrigin(geometry["origin"])
+    image.SetDirection(geometry["direction"])
+    if "original_orientation" in geometry:  # SimpleITKIOWithReorient turned the axes to RAS
+        image = sitk.DICOMOrient(image, geometry["original_orientation"])
+    sitk.WriteImage(image, str(file), True)
+
+
+def _write_nibabel(channels: np.ndarray, file: Path, properties: Mapping[str, Any]) -> None:
+    geometry = properties["nibabel_stuff"]
+    volume = _single(channels, file).transpose(2, 1, 0)
+    if "reoriented_affine" not in geometry:
+        nibabel.save(nibabel.Nifti1Image(volume, geometry["original_affine"]), str(file))
+        return
+    image = nibabel.Nifti1Image(volume, geometry["reoriented_affine"])
+    of_file = io_orientation(geometry["original_affine"])
+    image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), of_file))
+    nibabel.save(image, str(file))
+
+
+def _write_tiff(channels: np.ndarray, file: Path, _: Mapping[str, Any]) -> None:
+    # Without `photometric` a volume 3 or 4 voxels wide would be taken for a colour image.
+    volume = _single(channels, file)
+    tifffile.imwrite(str(file), data=volume, compression="zlib", photometric="minisblack")
+
+
+def _write_tiff_spacing(file: Path, properties: Mapping[str, Any]) -> None:
+    save_json({"spacing": [float(mm) for mm in properties["spacing"]]}, str(file))
+
+
+def _write_natural(channels: np.ndarray, file: Path, _: Mapping[str, Any]) -> None:
+    if channels.shape[1] != 1:
+        raise ValueError(f"'{file.name}' can hold one slice, got {channels.shape[1]}.")
+    if len(channels) != 1 and len(channels) not in _RGB_CHANNELS:
+        raise ValueError(f"'{file.name}' can hold 1, 3 or 4 channels, got {len(channels)}.")
+    plane = channels[0, 0] if len(channels) == 1 else channels[:, 0].transpose(1, 2, 0)
+    io.imsave(str(file), plane, check_contrast=False)
