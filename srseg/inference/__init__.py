@@ -1,0 +1,1 @@
+"""From LR files to HR segmentations and SR images with a trained model."""

@@ -1,0 +1,214 @@
+"""What a trained model is on disk: readable JSON files and weights, and no code.
+
+A model folder `METHOD__PLANS__CONFIGURATION` holds `plans.json`, `dataset.json`, `method.json` and
+`fold_k/checkpoint_*.pth`. The network is rebuilt from the plans through an allow-list and weights
+are read with `weights_only=True`: opening somebody else's model never runs their code.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
+
+logger = logging.getLogger(__name__)
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+_FILES = ("plans.json", "dataset.json", "method.json")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model folder in memory: everything but the network object.
+
+    Attributes:
+        folder: where it was read from.
+        plans_manager: of the merged plans the training wrote.
+        configuration_manager: of the configuration that was trained.
+        dataset_json: labels, channels and file ending of the training data.
+        method: the merged method file.
+        folds: the folds that were read, numbers or "all".
+        weights: one state dict per fold.
+        mirroring_axes: axes test-time flips may use, as counted by the network; None for none.
+    """
+
+    folder: Path
+    plans_manager: SRSegPlansManager
+    configuration_manager: SRSegConfigurationManager
+    dataset_json: dict
+    method: dict
+    folds: tuple[int | str, ...]
+    weights: list[dict[str, torch.Tensor]]
+    mirroring_axes: tuple[int, ...] | None
+
+
+def _numpy_globals() -> list[Any]:
+    """Return what a pickle of NumPy scalars names; stock nnU-Net logs its metrics as such."""
+    dtypes = [np.dtype(name) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "?")]
+    rebuild_scalar = np.float64(0).__reduce__()[0]
+    return [rebuild_scalar, np.dtype, *{type(dtype) for dtype in dtypes}]
+
+
+def load_checkpoint(checkpoint_file: str | Path) -> dict[str, Any]:
+    """Return a checkpoint's content on the CPU, without running anything it may carry.
+
+    Stock nnU-Net checkpoints load too: the NumPy scalars of their logs are allowed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or holds objects other than tensors and plain values.
+    """
+    checkpoint_file = Path(checkpoint_file)
+    if not checkpoint_file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint_file}.")
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            checkpoint = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"the checkpoint {checkpoint_file} is damaged, or holds objects other than tensors and "
+            f"plain values, which are not loaded because they could run code "
+            f"({_first_sentence(error)})."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"the checkpoint {checkpoint_file} is damaged ({_first_sentence(error)})."
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise ValueError(f"{checkpoint_file} is no checkpoint of a model: no network_weights in it.")
+    return checkpoint
+
+
+def open_model(
+    folder: str | Path,
+    folds: Sequence[int | str] | None = None,
+    *,
+    checkpoint_name: str = FINAL_CHECKPOINT,
+) -> TrainedModel:
+    """Return the trained model in `folder`.
+
+    Args:
+        folder: a model folder.
+        folds: which folds to average; None takes every numbered fold that has the checkpoint, or
+            `fold_all` when there is no numbered one.
+        checkpoint_name: file name inside the fold folders.
+
+    Raises:
+        FileNotFoundError: if the folder, a file of it, a fold or a checkpoint is missing; what
+            there is gets listed.
+        ValueError: if a checkpoint is damaged, or the folds belong to different configurations.
+    """
+    folder = Path(folder)
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        what = "is not a folder" if not folder.is_dir() else f"lacks {', '.join(missing)}"
+        raise FileNotFoundError(f"{folder} {what}, so it is no srseg model folder.")
+    chosen = _chosen_folds(folder, folds, checkpoint_name)
+    checkpoints = [load_checkpoint(folder / f"fold_{k}" / checkpoint_name) for k in chosen]
+    names = {checkpoint["init_args"]["configuration"] for checkpoint in checkpoints}
+    if len(names) > 1:
+        raise ValueError(f"the folds of {folder} are of different configurations: {sorted(names)}.")
+    plans_manager = load_plans(folder / "plans.json")
+    axes = checkpoints[0].get("inference_allowed_mirroring_axes")
+    logger.info("model %s, fold %s, %s", folder, ", ".join(map(str, chosen)), checkpoint_name)
+    return TrainedModel(
+        folder=folder,
+        plans_manager=plans_manager,
+        configuration_manager=plans_manager.get_configuration(names.pop()),
+        dataset_json=load_json(str(folder / "dataset.json")),
+        method=load_json(str(folder / "method.json")),
+        folds=chosen,
+        weights=[checkpoint["network_weights"] for checkpoint in checkpoints],
+        mirroring_axes=tuple(axes) if axes is not None else None,
+    )
+
+
+def find_model(
+    results_folder: str | Path,
+    *,
+    dataset: str | int | None = None,
+    plans: str | None = None,
+    configuration: str | None = None,
+    method: str | None = None,
+) -> Path:
+    """Return the one model folder under `results_folder` that fits what was asked for.
+
+    Args:
+        results_folder: the value of `nnUNet_results`.
+        dataset: id ("4", 4) or name ("Dataset004_Hippocampus").
+        plans: name of the plans, for example "srsegPlans".
+        configuration: for example "3d_fullres".
+        method: name of the method.
+
+    Raises:
+        FileNotFoundError: if none fits; what was searched and what there is gets said.
+        ValueError: if several fit; they are listed.
+    """
+    results_folder = Path(results_folder)
+    asked = {"-d": dataset, "-tr": method, "-p": plans, "-c": configuration}
+    known = sorted(file.parent for file in results_folder.glob("Dataset*/*__*__*/method.json"))
+    fitting = [path for path in known if _fits(path, asked)]
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = " ".join(f"{flag} {value}" for flag, value in asked.items() if value is not None)
+    listing = "; ".join(str(path.relative_to(results_folder)) for path in fitting or known)
+    if fitting:
+        raise ValueError(
+            f"{len(fitting)} trained models fit {wanted or 'without -d'}, so say which with -d, "
+            f"-tr, -p and -c (or -m FOLDER): {listing}."
+        )
+    raise FileNotFoundError(
+        f"no trained model{' for ' + wanted if wanted else ''} in {results_folder}; "
+        f"trained there: {listing or 'none (srseg_train makes one)'}."
+    )
+
+
+def _fits(model_folder: Path, asked: dict[str, str | int | None]) -> bool:
+    parts = model_folder.name.split("__")
+    if len(parts) != 3:
+        return False
+    have = dict(zip(("-tr", "-p", "-c"), parts, strict=True))
+    dataset = asked["-d"]
+    if dataset is not None and not _is_dataset(model_folder.parent.name, str(dataset)):
+        return False
+    return all(asked[flag] in (None, value) for flag, value in have.items())
+
+
+def _is_dataset(name: str, wanted: str) -> bool:
+    """Return whether a dataset folder's name is `wanted`, a name or an id."""
+    if wanted.isdigit():
+        return name.split("_")[0] == f"Dataset{int(wanted):03d}"
+    return name == wanted
+
+
+def _chosen_folds(
+    folder: Path, folds: Sequence[int | str] | None, checkpoint_name: str
+) -> tuple[int | str, ...]:
+    """Return the folds to read; those asked for must have the checkpoint."""
+    present = {path.parent.name[5:] for path in folder.glob(f"fold_*/{checkpoint_name}")}
+    numbered = sorted(int(name) for name in present if name.isdigit())
+    known: list[int | str] = [*numbered, *sorted(name for name in present if not name.isdigit())]
+    if folds is None:
+        folds = numbered or known
+    wanted = [int(fold) if str(fold).isdigit() else fold for fold in folds]
+    absent = [str(fold) for fold in wanted if fold not in known]
+    if absent or not wanted:
+        files = sorted(str(path.relative_to(folder)) for path in folder.glob("fold_*/*.pth"))
+        raise FileNotFoundError(
+            f"{folder} has no {checkpoint_name} of fold {', '.join(absent) or '(any)'}; "
+            f"there is: {', '.join(files) or 'no checkpoint'}."
+        )
+    return tuple(wanted)
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
