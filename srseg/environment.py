@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -18,6 +19,15 @@ def prepare() -> None:
     cores = str(available_cores())
     os.environ.setdefault("nnUNet_def_n_proc", cores)
     os.environ.setdefault("nnUNet_n_proc_DA", cores)
+
+
+def prepare_rendezvous() -> None:
+    """Set where the processes of one DDP training on this machine meet."""
+    os.environ.setdefault("MASTER_ADDR", "localhost")
+    if "MASTER_PORT" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
 
 
 def folder(variable: str) -> Path | None:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError)
 
 
-def run_command(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
+def run_command(
+    command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace
+) -> int:
     """Return the exit status of `command(args)`: 0, or 1 after one line on stderr.
 
     With `args.verbose` the traceback is printed too. Workers' errors arrive as RuntimeError with

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 
 
-def apply_separable(
-    tensor: torch.Tensor, matrices: Sequence[torch.Tensor | None]
-) -> torch.Tensor:
+def apply_separable(tensor: torch.Tensor, matrices: Sequence[torch.Tensor | None]) -> torch.Tensor:
     """Return `tensor` with one (n_out, n_in) matrix applied along each of its last axes.
 
     Args:

@@ -1,0 +1,1 @@
+"""Loss terms: each named, weighted by a schedule and logged on its own."""

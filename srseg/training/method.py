@@ -1,0 +1,110 @@
+"""A method: how to train, in one small JSON file.
+
+Ours lie in `srseg/training/methods/NAME.json`; `-tr` takes such a name or the path of a user's own
+file. What the data asks for stays in the plans. A method is read strictly: an unknown or missing
+key is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+METHODS_FOLDER = Path(__file__).parent / "methods"
+INPUTS = ("lr",)
+_REQUIRED = ("name", "trainer", "losses", "optimizer")
+_OPTIONAL = ("description", "input", "network", "augmentation")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What `-tr` names.
+
+    Attributes:
+        name: the first part of the model folder's name; no `__` in it.
+        trainer: name of the trainer class.
+        losses: term name -> options; `weight` is a number or a schedule.
+        optimizer: name and options of the optimiser.
+        input: what the network reads, one of `INPUTS`.
+        network: overrides of the planned architecture: `network_class_name` and `arch_kwargs`.
+        augmentation: options of the loader's augmentation.
+        description: one sentence for people.
+    """
+
+    name: str
+    trainer: str
+    losses: Mapping[str, Mapping[str, Any]]
+    optimizer: Mapping[str, Any]
+    input: str = "lr"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file's content; `method_from_json` inverts it exactly."""
+        keys = ("name", "description", "trainer", "input", "network", "losses", "optimizer")
+        return {key: getattr(self, key) for key in (*keys, "augmentation")}
+
+
+def method_from_json(content: Mapping[str, Any], source: str = "method") -> Method:
+    """Return the method a JSON object describes.
+
+    Raises:
+        ValueError: for unknown or missing keys, or a value that is not allowed; `source` is
+            named in the message.
+    """
+    missing = [key for key in _REQUIRED if key not in content]
+    unknown = sorted(set(content) - set(_REQUIRED) - set(_OPTIONAL))
+    if missing or unknown:
+        raise ValueError(
+            f"{source} lacks {missing or 'nothing'} and has unknown keys {unknown or 'none'}; "
+            f"required: {', '.join(_REQUIRED)}; optional: {', '.join(_OPTIONAL)}."
+        )
+    method = Method(**content)
+    if not method.name or "__" in method.name or "/" in method.name:
+        raise ValueError(f"{source}: the name '{method.name}' must be non-empty, without __ or /.")
+    if method.input not in INPUTS:
+        raise ValueError(f"{source}: unknown input '{method.input}'; known: {', '.join(INPUTS)}.")
+    unknown_network = sorted(set(method.network) - {"network_class_name", "arch_kwargs"})
+    if unknown_network:
+        raise ValueError(
+            f"{source}: unknown keys {unknown_network} in network; "
+            "known: network_class_name, arch_kwargs."
+        )
+    if not method.losses:
+        raise ValueError(f"{source}: losses is empty; give at least one term.")
+    return method
+
+
+def known_methods() -> list[str]:
+    """Return the names of the methods that ship with srseg."""
+    return sorted(file.stem for file in METHODS_FOLDER.glob("*.json"))
+
+
+def load_method(name_or_path: str) -> Method:
+    """Return the method of a shipped name or of a user's own JSON file.
+
+    Raises:
+        ValueError: if the name is unknown (the known ones are listed) or the file is not valid.
+    """
+    shipped = METHODS_FOLDER / f"{name_or_path}.json"
+    own = Path(name_or_path)
+    if shipped.is_file():
+        file = shipped
+    elif own.suffix == ".json" and own.is_file():
+        file = own
+    else:
+        raise ValueError(
+            f"unknown method '{name_or_path}'; known: {', '.join(known_methods())}, "
+            "or the path of an existing .json file."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"method file {file} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"method file {file} must hold one JSON object.")
+    return method_from_json(content, source=f"method file {file}")

@@ -1,0 +1,214 @@
+"""One training run: from names to a trained, validated fold; on one device or several GPUs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+
+from srseg import environment
+from srseg.plans.datasets import dataset_name
+from srseg.plans.managers import load_plans
+from srseg.training.merge import merged_plans
+from srseg.training.method import load_method
+from srseg.training.pretrained import load_pretrained_weights
+from srseg.training.profile import PRECISIONS, Profile, profile_for
+from srseg.training.trainer import SRSegTrainer
+from srseg.training.trainers import trainer_class
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a user asks `srseg_train` for; None means that the machine or the default decides."""
+
+    dataset: str
+    configuration: str
+    fold: int | str
+    method: str = "SRSegTrainer"
+    plans_name: str = "srsegPlans"
+    device: str = "auto"
+    num_gpus: int = 1
+    num_epochs: int | None = None
+    iterations_per_epoch: int | None = None
+    time_budget_minutes: float | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    precision: str | None = None
+    seed: int = 12345
+    pretrained_weights: str | None = None
+    continue_training: bool = False
+    only_validate: bool = False
+    validate_best: bool = False
+    save_probabilities: bool = False
+    disable_checkpointing: bool = False
+
+
+def checked_profile(request: TrainingRequest, device: torch.device, planned_batch: int) -> Profile:
+    """Return the machine's profile with the user's overrides.
+
+    Raises:
+        ValueError: for numbers below 1 (0 workers are allowed) or a precision the device lacks.
+    """
+    for name in ("num_epochs", "iterations_per_epoch", "batch_size", "num_gpus"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise ValueError(f"-{name} is {value}; it must be at least 1.")
+    if request.num_workers is not None and request.num_workers < 0:
+        raise ValueError(f"-num_workers is {request.num_workers}; it must be at least 0.")
+    if request.time_budget_minutes is not None and request.time_budget_minutes <= 0:
+        raise ValueError(f"-time_budget is {request.time_budget_minutes}; it must be positive.")
+    if request.precision is not None and request.precision not in PRECISIONS:
+        raise ValueError(
+            f"unknown precision '{request.precision}'; known: {', '.join(PRECISIONS)}."
+        )
+    if request.precision == "fp16" and device.type != "cuda":
+        raise ValueError("precision fp16 needs a CUDA device; known here: fp32, bf16.")
+    profile = profile_for(device, planned_batch)
+    chosen = {
+        name: getattr(request, name)
+        for name in ("iterations_per_epoch", "batch_size", "num_workers", "precision")
+        if getattr(request, name) is not None
+    }
+    if "iterations_per_epoch" in chosen:  # keep nnU-Net's share of validation, at least one batch
+        share = profile.val_iterations_per_epoch / profile.iterations_per_epoch
+        chosen["val_iterations_per_epoch"] = max(1, round(share * chosen["iterations_per_epoch"]))
+    return replace(profile, **chosen)
+
+
+def checked_fold(fold: str | int, splits_file: Path) -> int | str:
+    """Return the fold as nnU-Net's trainer wants it: a number, or "all".
+
+    Raises:
+        ValueError: if it is neither, or the split file has no such fold.
+    """
+    if fold == "all":
+        return "all"
+    if not str(fold).isdigit():
+        raise ValueError(f"unknown fold '{fold}'; known: a number from 0, or all.")
+    count = len(load_json(str(splits_file))) if splits_file.is_file() else 5
+    if int(fold) >= count:
+        known = ", ".join(str(number) for number in range(count))
+        raise ValueError(f"unknown fold {fold}; known: {known}, all.")
+    return int(fold)
+
+
+def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTrainer:
+    """Return the configured trainer of a request; nothing is computed yet.
+
+    Raises:
+        ValueError, FileNotFoundError: for unknown names (the known ones are listed), a dataset
+            that is not preprocessed, or options that contradict each other.
+    """
+    preprocessed = environment.required_folder("nnUNet_preprocessed")
+    environment.required_folder("nnUNet_results")
+    name = dataset_name(request.dataset, preprocessed)
+    folder = preprocessed / name
+    plans_manager = load_plans(folder / f"{request.plans_name}.json")
+    configuration = plans_manager.get_configuration(request.configuration)
+    method = load_method(request.method)
+    fold = checked_fold(request.fold, folder / "splits_final.json")
+    data_folder = folder / configuration.data_identifier
+    if not any(data_folder.glob("*.pkl")):
+        raise FileNotFoundError(
+            f"{data_folder} holds no preprocessed cases; run srseg_preprocess -d {name} first."
+        )
+    dataset_json = load_json(str(folder / "dataset.json"))
+    plans = merged_plans(plans_manager, request.configuration, method, dataset_json)
+    plans["continue_training"] = request.continue_training
+    trainer_type = trainer_class(method.trainer)
+    if method.name != trainer_type.__name__:  # nnU-Net names the model folder after the class
+        trainer_type = type(method.name, (trainer_type,), {})
+    planned_batch = plans["configurations"][request.configuration]["batch_size"]
+    profile = checked_profile(request, device, planned_batch)
+    trainer = trainer_type(plans, request.configuration, fold, dataset_json, device)
+    trainer.configure(
+        method,
+        profile,
+        num_epochs=request.num_epochs or trainer.num_epochs,
+        time_budget_minutes=request.time_budget_minutes,
+        seed=request.seed,
+    )
+    trainer.disable_checkpointing = request.disable_checkpointing
+    method_file = Path(trainer.output_folder_base) / "method.json"
+    if trainer.local_rank == 0:
+        save_json(json.loads(json.dumps(method.to_json())), str(method_file), sort_keys=False)
+    return trainer
+
+
+def checkpoint_to_load(request: TrainingRequest, fold_folder: Path) -> Path | None:
+    """Return the checkpoint a request starts from, or None for a new training.
+
+    Raises:
+        FileNotFoundError: if validation is asked for and there is no such checkpoint, or
+            `--c` finds none (what is there is listed).
+    """
+    if request.only_validate:
+        names = ("checkpoint_best.pth",) if request.validate_best else ("checkpoint_final.pth",)
+    elif request.continue_training:
+        names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    else:
+        return None
+    for name in names:
+        if (fold_folder / name).is_file():
+            return fold_folder / name
+    present = sorted(file.name for file in fold_folder.glob("checkpoint_*.pth"))
+    raise FileNotFoundError(
+        f"no {' or '.join(names)} in {fold_folder}; present: {', '.join(present) or 'none'}."
+    )
+
+
+def _run_on_device(request: TrainingRequest, device: torch.device) -> None:
+    trainer = build_trainer(request, device)
+    fold_folder = Path(trainer.output_folder)
+    checkpoint = checkpoint_to_load(request, fold_folder)
+    if checkpoint is not None:
+        trainer.load_checkpoint(str(checkpoint))
+    elif request.pretrained_weights is not None:
+        trainer.initialize()
+        load_pretrained_weights(trainer.unwrapped_network(), request.pretrained_weights)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    if not request.only_validate:
+        trainer.run_training()
+        if request.validate_best:
+            trainer.load_checkpoint(str(fold_folder / "checkpoint_best.pth"))
+    elif not trainer.was_initialized:
+        trainer.initialize()
+    trainer.perform_actual_validation(request.save_probabilities)
+
+
+def _run_ddp_rank(rank: int, request: TrainingRequest, world_size: int) -> None:
+    environment.prepare()
+    dist.init_process_group("nccl", rank=rank, world_size=world_size)
+    try:
+        torch.cuda.set_device(rank)
+        _run_on_device(request, torch.device("cuda", rank))
+    finally:
+        dist.destroy_process_group()
+
+
+def run_training(request: TrainingRequest) -> None:
+    """Train (or only validate) one fold as asked.
+
+    Raises:
+        ValueError: for options that contradict each other, see also `build_trainer`.
+    """
+    if request.continue_training and request.pretrained_weights is not None:
+        raise ValueError("--c continues a training, -pretrained_weights begins one; give one.")
+    if request.validate_best and request.disable_checkpointing:
+        raise ValueError("--val_best needs checkpoints; it excludes --disable_checkpointing.")
+    device = torch.device(environment.resolve_device(request.device))
+    torch.set_num_threads(1 if device.type == "cuda" else environment.available_cores())
+    if request.num_gpus <= 1:
+        _run_on_device(request, device)
+        return
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    if there < request.num_gpus:
+        raise ValueError(f"-num_gpus {request.num_gpus} was asked for, this machine has {there}.")
+    environment.prepare_rendezvous()
+    mp.spawn(_run_ddp_rank, args=(request, request.num_gpus), nprocs=request.num_gpus)

@@ -1,0 +1,479 @@
+"""The joint trainer: nnU-Net's trainer where only the optimisation differs.
+
+Data, losses, schedules, scores, logs and checkpoints live in their own files; this class is the
+order in which they are called, and nnU-Net's names for it. What it overrides of nnU-Net 2.8 is
+held by `tests/training/test_trainer_contract.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from srseg import __version__
+from srseg.inference.model_folder import load_checkpoint
+from srseg.networks.build import build_network
+from srseg.networks.joint_unet import deep_supervision_scales
+from srseg.plans.managers import SRSegPlansManager
+from srseg.preprocessing.dataset import SRSegDataset
+from srseg.training.checkpoint import save_atomically
+from srseg.training.clock import TrainingClock
+from srseg.training.data import batches
+from srseg.training.losses.joint import JointLoss
+from srseg.training.method import Method, load_method
+from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
+from srseg.training.optimizer import build_optimizer, learning_rate_at
+from srseg.training.profile import Profile, profile_for
+from srseg.training.progress_log import ProgressLog
+from srseg.training.validation import validate_cases
+
+logger = logging.getLogger(__name__)
+
+GRADIENT_CLIP = 12.0
+SECONDS_BETWEEN_SAVES = 120.0
+
+
+class SRSegTrainer(nnUNetTrainer):
+    """Trains one network for segmentation and super-resolution with one optimiser.
+
+    The constructor takes exactly nnU-Net's arguments (nnU-Net reads its signature); everything
+    else is set by `configure` before `initialize`.
+    """
+
+    default_method: ClassVar[str] = "SRSegTrainer"
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's own default
+    ) -> None:
+        plans.setdefault("continue_training", False)
+        with contextlib.redirect_stdout(io.StringIO()):  # stock prints the device
+            super().__init__(plans, configuration, fold, dataset_json, device)
+        self.plans_manager = SRSegPlansManager(plans)
+        self.configuration_manager = self.plans_manager.get_configuration(configuration)
+        self.logger.local_logger = ProgressLog()
+        self.method: Method = load_method(self.default_method)
+        self.seed = 12345
+        self.iteration = 0
+        self.partial_epoch: list[dict[str, Any]] = []
+        self.profile = profile_for(self.device, self.configuration_manager.batch_size)
+        self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
+        self._last_save = time.monotonic()
+        self._stop_requested = False
+
+    def configure(
+        self,
+        method: Method,
+        profile: Profile,
+        *,
+        num_epochs: int = 1000,
+        time_budget_minutes: float | None = None,
+        seed: int = 12345,
+    ) -> None:
+        """Set what the method file, the machine and the command line decide.
+
+        Raises:
+            RuntimeError: if the trainer is initialised already.
+        """
+        if self.was_initialized:
+            raise RuntimeError("configure() must be called before initialize().")
+        self.method, self.profile, self.seed = method, profile, seed
+        self.initial_lr = float(method.optimizer["learning_rate"])
+        self.weight_decay = float(method.optimizer.get("weight_decay", 0.0))
+        self.num_epochs = num_epochs
+        self.num_iterations_per_epoch = profile.iterations_per_epoch
+        self.num_val_iterations_per_epoch = profile.val_iterations_per_epoch
+        seconds = None if time_budget_minutes is None else 60.0 * time_budget_minutes
+        self.clock = TrainingClock(num_epochs, profile.iterations_per_epoch, seconds)
+
+    # ---- construction -------------------------------------------------------------------
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: SRSegPlansManager,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Return the network the plans describe."""
+        return build_network(
+            configuration_manager.configuration["architecture"],
+            num_input_channels,
+            num_output_channels,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def initialize(self) -> None:
+        """Build network, optimiser and loss; the initial weights depend on the seed alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            super().initialize()
+        self.dataset_class = SRSegDataset
+
+    def _set_batch_size_and_oversample(self) -> None:
+        super()._set_batch_size_and_oversample()
+        self.batch_size = min(self.batch_size, self.profile.batch_size)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        manager = self.configuration_manager
+        return deep_supervision_scales(manager.pool_op_kernel_sizes, manager.scale)
+
+    def _build_loss(self) -> JointLoss:
+        return JointLoss(
+            self.method.losses,
+            self.label_manager,
+            batch_dice=self.configuration_manager.batch_dice,
+            ddp=self.is_ddp,
+        )
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
+        """Return the method's optimiser; the learning rate is set at every step."""
+        return build_optimizer(self.network.parameters(), self.method.optimizer), None
+
+    def get_dataloaders(self) -> tuple[Iterator[dict], Iterator[dict]]:
+        """Return the iterators of training and validation batches, from where training stands."""
+        self.dataset_class = SRSegDataset
+        patch_axes = range(len(self.configuration_manager.patch_size))
+        self.inference_allowed_mirroring_axes = tuple(patch_axes)
+        train_dataset, val_dataset = self.get_tr_and_val_datasets()
+        common = {"trainer": self, "num_workers": self.profile.num_workers}
+        start = self.current_epoch * self.num_iterations_per_epoch + self.iteration
+        train = batches(train_dataset, start=start, training=True, **common)
+        start = self.current_epoch * self.num_val_iterations_per_epoch
+        return train, batches(val_dataset, start=start, training=False, **common)
+
+    def unwrapped_network(self) -> nn.Module:
+        """Return the network without DDP and compile wrappers."""
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def plot_network_architecture(self) -> None:
+        """Do nothing: stock needs a package that is no longer kept."""
+
+    def print_to_log_file(
+        self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True
+    ) -> None:
+        """Write one line to nnU-Net's log file and, on rank 0, to the logger."""
+        if self.local_rank != 0:
+            return
+        line = " ".join(str(a) for a in args)
+        stamp = f"{datetime.now()}: " if add_timestamp else ""
+        with Path(self.log_file).open("a", encoding="utf-8") as log_file:
+            log_file.write(f"{stamp}{line}\n")
+        logger.log(logging.INFO if also_print_to_console else logging.DEBUG, "%s", line)
+
+    def print_plans(self) -> None:
+        """Write the plans to the log file only: they are a file of their own."""
+        self.print_to_log_file(self.configuration_manager, also_print_to_console=False)
+
+    # ---- training -----------------------------------------------------------------------
+
+    def run_training(self) -> None:
+        """Train until the epochs or the time are spent, then write `checkpoint_final.pth`.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, once `checkpoint_latest.pth` is written;
+                `--c` goes on at the very step.
+        """
+        self.on_train_start()
+        self.clock.start()
+        with self._stop_on_signal():
+            while not self.clock.finished(self.current_epoch, self.iteration):
+                self.on_epoch_start()
+                self.on_train_epoch_start()
+                self.on_train_epoch_end(self._train_one_epoch())
+                with torch.no_grad():
+                    self.on_validation_epoch_start()
+                    count = self.num_val_iterations_per_epoch
+                    outputs = [
+                        self.validation_step(next(self.dataloader_val)) for _ in range(count)
+                    ]
+                    self.on_validation_epoch_end(outputs)
+                self.on_epoch_end()
+        self.on_train_end()
+
+    def _train_one_epoch(self) -> list[dict[str, Any]]:
+        outputs, self.partial_epoch = self.partial_epoch, []
+        while self.iteration < self.num_iterations_per_epoch:
+            if outputs and self.clock.finished(self.current_epoch, self.iteration):
+                break
+            if self._stop_requested:
+                self.partial_epoch = outputs
+                self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+                raise KeyboardInterrupt
+            outputs.append(self.train_step(next(self.dataloader_train)))
+            self.iteration += 1
+        return outputs
+
+    @contextlib.contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end training after the current step instead of inside it."""
+
+        def request_stop(*_: Any) -> None:
+            self._stop_requested = True
+            self.print_to_log_file("stop requested: saving after this step")
+
+        previous: dict[int, Callable | int | None] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, request_stop)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self) -> None:
+        """Make loaders and write what inference reads into the model folder."""
+        super().on_train_start()
+        source = Path(self.preprocessed_dataset_folder_base) / "srseg_preprocessing.json"
+        if self.local_rank == 0 and source.is_file():
+            shutil.copyfile(source, Path(self.output_folder_base) / source.name)
+
+    def on_train_epoch_start(self) -> None:
+        """Announce the epoch; the learning rate follows the step, not the epoch."""
+        self.network.train()
+        rate = self._set_learning_rate()
+        self.print_to_log_file(f"Epoch {self.current_epoch}, learning rate {rate:.5f}")
+        self.logger.log("lrs", rate, self.current_epoch)
+
+    def _progress(self) -> float:
+        return self.clock.progress(self.current_epoch, self.iteration)
+
+    def _set_learning_rate(self) -> float:
+        rate = learning_rate_at(self._progress(), self.method.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        def move(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(self.device, non_blocking=True)
+            return [move(entry) for entry in value] if isinstance(value, list) else value
+
+        return {key: move(value) for key, value in batch.items()}
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do one optimiser step; return the loss and its terms.
+
+        Raises:
+            RuntimeError: if the loss is not finite (the term, the step and the cases are named).
+        """
+        cases, batch = batch["keys"], self._to_device(batch)
+        self._set_learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.profile.autocast(self.device):
+            output = self.network(batch["data"])
+        loss, terms = self.loss(output, batch, self._progress())
+        values = {name: float(value) for name, value in terms.items()}
+        if not np.isfinite(float(loss.detach())):
+            raise RuntimeError(
+                f"the loss is not finite in epoch {self.current_epoch}, step {self.iteration} "
+                f"(terms {values}, cases {', '.join(map(str, cases))}); the last checkpoint stands."
+            )
+        if self.grad_scaler is not None:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+            self.optimizer.step()
+        return {"loss": float(loss.detach()), "terms": values}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return loss, terms, hard Dice counts and squared SR errors of one batch."""
+        batch = self._to_device(batch)
+        with self.profile.autocast(self.device):
+            output = self.network(batch["data"])
+        loss, terms = self.loss(output, batch, self._progress())
+        finest = batch["target"][0]
+        return {
+            "loss": float(loss),
+            "terms": {name: float(value) for name, value in terms.items()},
+            "counts": dice_counts(output.seg[0], finest, batch["valid"], self.label_manager)
+            .cpu()
+            .numpy(),
+            "errors": squared_errors(output.sr, batch["data"], batch["hr"], batch["valid"]).numpy(),
+        }
+
+    # ---- logging and checkpoints ---------------------------------------------------------
+
+    def _gathered(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the outputs of all processes."""
+        if not self.is_ddp:
+            return outputs
+        everybody: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everybody, outputs)
+        return [output for rank in everybody for output in rank]
+
+    def _log_losses(self, outputs: list[dict[str, Any]], prefix: str) -> None:
+        names = outputs[0]["terms"] if outputs else ()
+        means = {name: float(np.mean([o["terms"][name] for o in outputs])) for name in names}
+        total = float(np.mean([output["loss"] for output in outputs])) if outputs else float("nan")
+        self.logger.log(f"{prefix}_losses", total, self.current_epoch)
+        self.logger.local_logger.log(f"{prefix}_terms", means, self.current_epoch)
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log the epoch's mean losses."""
+        self._log_losses(self._gathered(train_outputs), "train")
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log losses, pseudo Dice, SR gain and the joint score with its moving average."""
+        outputs = self._gathered(val_outputs)
+        self._log_losses(outputs, "val")
+        scores = epoch_scores([o["counts"] for o in outputs], [o["errors"] for o in outputs])
+        averages = self.logger.get_value("ema_joint_score", step=None)
+        previous = averages[self.current_epoch - 1] if self.current_epoch > 0 else None
+        average = scores.joint_score
+        if previous is not None:
+            average = 0.9 * previous + 0.1 * average
+        for key, value in (
+            ("mean_fg_dice", scores.mean_dice),
+            ("dice_per_class_or_region", scores.dice),
+            ("psnr_gain_db", scores.psnr_gain_db),
+            ("joint_score", scores.joint_score),
+            ("ema_joint_score", average),
+        ):
+            self.logger.log(key, value, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        """Report the epoch, write logs and plot, save `latest` and `best` checkpoints."""
+        epoch = self.current_epoch
+        self.logger.log("epoch_end_timestamps", time.time(), epoch)
+        record = self.logger.local_logger.epoch_record(epoch)
+        seconds = record["epoch_end_timestamps"] - record["epoch_start_timestamps"]
+        dice = ", ".join(f"{value:.4f}" for value in record["dice_per_class_or_region"])
+        self.print_to_log_file(
+            f"train loss {record['train_losses']:.4f}, val loss {record['val_losses']:.4f}, "
+            f"pseudo Dice [{dice}], SR gain over cubic {record['psnr_gain_db']:+.2f} dB, "
+            f"{seconds:.1f} s, {100 * self.clock.progress(epoch + 1, 0):.0f} % done"
+        )
+        self.current_epoch, self.iteration = epoch + 1, 0
+        if self.local_rank != 0:
+            return
+        folder = Path(self.output_folder)
+        self.logger.local_logger.append_jsonl(folder / "training_log.jsonl", epoch)
+        self.logger.plot_progress_png(self.output_folder)
+        if self._best_ema is None or record["ema_joint_score"] > self._best_ema:
+            self._best_ema = record["ema_joint_score"]
+            self.save_checkpoint(str(folder / "checkpoint_best.pth"))
+        overdue = time.monotonic() - self._last_save > SECONDS_BETWEEN_SAVES
+        if overdue or (epoch + 1) % self.save_every == 0:
+            self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
+            self._last_save = time.monotonic()
+
+    def on_train_end(self) -> None:
+        """Write `checkpoint_final.pth` and remove `checkpoint_latest.pth`."""
+        folder = Path(self.output_folder)
+        self.save_checkpoint(str(folder / "checkpoint_final.pth"))
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            (folder / "checkpoint_latest.pth").unlink(missing_ok=True)
+        self.dataloader_train = self.dataloader_val = None  # ends the worker processes
+        self.print_to_log_file("Training done.")
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write network, optimiser, logs and position to `filename`, in one step, on rank 0."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        scaler = self.grad_scaler
+        content = {
+            "network_weights": self.unwrapped_network().state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "srseg": {
+                "version": __version__,
+                "method": self.method.to_json(),
+                "seed": self.seed,
+                "iteration": self.iteration,
+                "iterations_per_epoch": self.num_iterations_per_epoch,
+                "partial_epoch": self.partial_epoch,
+                "elapsed_seconds": self.clock.elapsed(),
+                "rng_state": torch.get_rng_state(),
+            },
+        }
+        save_atomically(content, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Continue from a checkpoint: weights, optimiser, logs, epoch and step.
+
+        Raises:
+            ValueError: if it was written by another method, or with other epoch lengths.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = load_checkpoint(checkpoint, map_location=self.device)
+        own = checkpoint["srseg"]
+        if own["method"]["name"] != self.method.name:
+            raise ValueError(
+                f"the checkpoint was trained by method '{own['method']['name']}', "
+                f"not by '{self.method.name}'; train a new model or use -tr "
+                f"{own['method']['name']}."
+            )
+        if own["iteration"] and own["iterations_per_epoch"] != self.num_iterations_per_epoch:
+            raise ValueError(
+                f"the checkpoint stopped inside an epoch of {own['iterations_per_epoch']} "
+                f"iterations; continue with -iterations_per_epoch {own['iterations_per_epoch']}, "
+                f"got {self.num_iterations_per_epoch}."
+            )
+        self.unwrapped_network().load_state_dict(checkpoint["network_weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self._best_ema = checkpoint["_best_ema"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.iteration = own["iteration"]
+        self.partial_epoch = list(own["partial_epoch"])
+        self.clock.spent_seconds = own["elapsed_seconds"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        torch.set_rng_state(own["rng_state"].cpu())
+
+    # ---- final validation ------------------------------------------------------------------
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Predict the fold's whole validation cases and write both summaries.
+
+        `validation/summary.json` is nnU-Net's, on the HR grid; `validation/sr/summary_sr.json`
+        holds the image metrics.
+        """
+        self.set_deep_supervision_enabled(False)
+        self.network.eval()
+        validate_cases(self, save_probabilities=save_probabilities)
+        self.set_deep_supervision_enabled(True)

@@ -1,0 +1,72 @@
+"""Separable resampling keeps places and constants, and its transpose is its adjoint."""
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from srseg.geometry.grid import Grid
+from srseg.geometry.separable import apply_separable, interpolation_matrix, resample
+
+GRID = Grid((6, 9, 7), (4.0, 0.7, 0.5), (10.0, -20.0, 30.0))
+KINDS = ["nearest", "linear", "cubic"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [(7, 14), (7, 21), (9, 5), (5, 8), (12, 4), (1, 3)])
+def test_constant_stays_constant(kind, sizes):
+    matrix = interpolation_matrix(*sizes, kind=kind)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(sizes[1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("sizes", [(7, 14), (7, 21), (5, 8), (9, 9)])
+def test_linear_equals_interpolate(sizes):
+    signal = torch.rand(1, 1, sizes[0], dtype=torch.float64)
+    expected = interpolate(signal, size=sizes[1], mode="linear", align_corners=False)
+    torch.testing.assert_close(resample(signal, (sizes[1],), kind="linear"), expected)
+
+
+def test_antialiased_downsampling_equals_the_area_mean_of_a_ramp():
+    ramp = torch.arange(24, dtype=torch.float64)[None]
+    coarse = resample(ramp, (8,), kind="linear")
+    torch.testing.assert_close(
+        coarse[0, 2:-2], torch.arange(8.0, dtype=torch.float64)[2:-2] * 3 + 1
+    )
+
+
+def test_downsampling_without_antialiasing_keeps_the_highest_frequency():
+    wave = torch.cos(torch.pi * torch.arange(24, dtype=torch.float64))[None]
+    blurred = resample(wave, (8,), kind="linear", antialias=True)[0, 2:-2].abs().max()
+    aliased = resample(wave, (8,), kind="linear", antialias=False)[0, 2:-2].abs().max()
+    assert blurred < 0.2 < 0.9 < aliased
+
+
+@pytest.mark.parametrize("kind", ["linear", "cubic"])
+@pytest.mark.parametrize("scale", [(2, 1, 3), (1, 2, 2), (3, 2, 1)])
+def test_world_ramp_stays_a_world_ramp(kind, scale):
+    hr_grid = GRID.refined(scale)
+    actual = resample(torch.from_numpy(GRID.world_coordinates()), hr_grid.shape, kind=kind)
+    inner = (slice(None), *(slice(2 * s, -2 * s) for s in scale))
+    torch.testing.assert_close(actual[inner], torch.from_numpy(hr_grid.world_coordinates())[inner])
+
+
+def test_nearest_refinement_repeats_voxels():
+    image = torch.rand(2, 3, 5, 4)
+    expected = image.repeat_interleave(2, 1).repeat_interleave(3, 3)
+    torch.testing.assert_close(resample(image, (6, 5, 12), kind="nearest"), expected)
+
+
+def test_order_of_axes_and_leading_axes_do_not_matter():
+    tensor = torch.rand(2, 3, 5, 7, 6, dtype=torch.float64)
+    a, b = torch.rand(4, 5, dtype=torch.float64), torch.rand(9, 6, dtype=torch.float64)
+    expected = torch.einsum("ncijk,ai,bk->ncajb", tensor, a, b)
+    torch.testing.assert_close(apply_separable(tensor, (a, None, b)), expected)
+
+
+def test_wrong_matrix_is_named():
+    with pytest.raises(ValueError, match="axis 0 has 5 voxels, the matrix takes 4"):
+        apply_separable(torch.rand(5, 6), (torch.rand(3, 4), None))
+
+
+def test_unknown_kind_lists_the_known():
+    with pytest.raises(ValueError, match="known: cubic, linear, nearest"):
+        interpolation_matrix(4, 8, kind="bicubic")

@@ -1,0 +1,56 @@
+"""The machine's offers are read with limits in mind; a folder variable that is wrong says so."""
+
+import pytest
+
+from srseg import environment
+
+
+def test_prepare_keeps_what_the_user_set(monkeypatch):
+    monkeypatch.setenv("nnUNet_def_n_proc", "3")
+    monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
+    environment.prepare()
+    import os
+
+    assert os.environ["nnUNet_def_n_proc"] == "3"
+    assert os.environ["nnUNet_n_proc_DA"] == str(environment.available_cores())
+    monkeypatch.delenv("nnUNet_n_proc_DA")
+
+
+def test_unset_folder_says_how_to_set_it(monkeypatch):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    with pytest.raises(ValueError, match="nnUNet_raw is not set"):
+        environment.required_folder("nnUNet_raw")
+
+
+def test_missing_raw_folder_is_an_error_but_results_are_made(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    with pytest.raises(ValueError, match="not an existing folder"):
+        environment.required_folder("nnUNet_raw")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    assert environment.required_folder("nnUNet_results").is_dir()
+
+
+def test_cgroup_quota_limits_cores(monkeypatch):
+    monkeypatch.setattr(environment, "_first_line", lambda file: "100000 100000")
+    assert environment.available_cores() == 1
+
+
+def test_cgroup_limit_limits_memory(monkeypatch):
+    lines = {"/sys/fs/cgroup/memory.max": "1000", "/sys/fs/cgroup/memory.current": "400"}
+    monkeypatch.setattr(environment, "_first_line", lines.get)
+    assert environment.available_memory() == 600
+
+
+def test_worker_count_follows_memory(monkeypatch):
+    monkeypatch.setattr(environment, "available_memory", lambda: 1000)
+    assert environment.worker_count(200, wanted=8) == 4
+    assert environment.worker_count(2000, wanted=8) == 1
+
+
+def test_unknown_device_lists_the_known():
+    with pytest.raises(ValueError, match="known: auto, cpu, cuda, mps"):
+        environment.resolve_device("gpu")
+
+
+def test_auto_device_is_there():
+    assert environment.resolve_device("auto") in ("cuda", "mps", "cpu")

@@ -1,0 +1,59 @@
+"""A method file is read strictly, and what ships is readable."""
+
+import json
+
+import pytest
+
+from srseg.training.method import known_methods, load_method, method_from_json
+
+GOOD = {
+    "name": "Mine",
+    "trainer": "SRSegTrainer",
+    "losses": {"sr_l1": {"weight": 1.0}},
+    "optimizer": {"name": "sgd", "learning_rate": 0.01},
+}
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_shipped_methods_round_trip(name):
+    method = load_method(name)
+    assert method.name == name
+    assert method_from_json(json.loads(json.dumps(method.to_json()))) == method
+
+
+def test_a_users_own_file_is_read(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(GOOD), encoding="utf-8")
+    assert load_method(str(file)).name == "Mine"
+
+
+def test_unknown_method_lists_the_known():
+    with pytest.raises(ValueError, match="known: .*SRSegTrainer"):
+        load_method("PFSegg")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lossses": {}}, r"unknown keys \['lossses'\]"),
+        ({"name": "a__b"}, "without __"),
+        ({"input": "hr"}, "unknown input 'hr'; known: lr"),
+        ({"network": {"clas": 1}}, r"unknown keys \['clas'\] in network"),
+        ({"losses": {}}, "at least one term"),
+    ],
+)
+def test_wrong_content_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        method_from_json({**GOOD, **change})
+
+
+def test_missing_key_is_named():
+    with pytest.raises(ValueError, match=r"lacks \['optimizer'\]"):
+        method_from_json({k: v for k, v in GOOD.items() if k != "optimizer"})
+
+
+def test_broken_json_names_the_file(tmp_path):
+    file = tmp_path / "broken.json"
+    file.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="broken.json is not valid JSON"):
+        load_method(str(file))
