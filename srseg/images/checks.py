@@ -44,7 +44,7 @@ TOLERANCE_VOXELS = 0.1  # headers store float32, and tools round: less than this
 
 
 def case_name(file: str | Path, *, has_channel: bool = True) -> str:
-    """Return the case of an image file (`<case>_0000.nii.gz`), or of a label file without channel."""
+    """Return the case that a file belongs to: `<case>_0000.nii.gz`, or `<case>.nii.gz` without."""
     channel = r"(_\d{4})?" if has_channel else ""
     return re.sub(channel + r"(\.nii)?(\.[^.]+)?$", "", Path(file).name, count=1)
 
@@ -64,13 +64,12 @@ def read_images(
     """
     if not files:
         raise ValueError("a case needs at least one image file, got none.")
+    case = case_name(files[0])
     channels, all_properties = [], []
     for file in files:
         if not Path(file).is_file():
-            raise FileNotFoundError(
-                f"case {case_name(file)}: the channel file '{file}' is missing."
-            )
-        image, properties = _read(reader_writer.read_images, (str(file),), file)
+            raise FileNotFoundError(f"case {case}: the channel file '{file}' is missing.")
+        image, properties = _read(reader_writer.read_images, (str(file),), file, case)
         channels.append(image)
         all_properties.append(properties)
     for file, image, properties in zip(files, channels, all_properties, strict=True):

@@ -1,0 +1,1 @@
+"""Networks from the LR grid to HR logits and an SR image, rebuilt from the plans alone."""

@@ -1,0 +1,1 @@
+"""From a dataset's fingerprint to its plans."""

@@ -1,0 +1,1 @@
+"""Training: batches, losses, trainers and the methods that name them."""
