@@ -1,0 +1,68 @@
+"""Folders, real data and a tiny dataset for all tests.
+
+The three nnU-Net folders point into a temporary folder from the first moment on, so that no test can
+touch a user's own, and nnU-Net's search for trainer classes raises: it would import torchvision.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nnunetv2.utilities.find_objects
+import pytest
+
+from tests.tiny_dataset import TINY_NAME, write_tiny_dataset
+
+PROJECT = Path(__file__).resolve().parent.parent
+FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def _refuse_to_search(trainer_name: str) -> None:
+    raise AssertionError(f"srseg must never search nnU-Net's folders for trainer {trainer_name}")
+
+
+# Before any module that says `from ... import recursive_find_trainer_class_by_name` is loaded.
+nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name = _refuse_to_search
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point the nnU-Net folders to a new temporary folder for the whole run."""
+    root = Path(tempfile.mkdtemp(prefix="srseg_tests_"))
+    config.add_cleanup(lambda: shutil.rmtree(root, ignore_errors=True))
+    for variable in FOLDER_VARIABLES:
+        (root / variable).mkdir()
+        os.environ[variable] = str(root / variable)
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def real_data_folder() -> Path:
+    """The nnUNet_raw folder with the real datasets; skips where there is none."""
+    folder = Path(os.environ.get("SRSEG_TEST_DATA", PROJECT.parent / "shared/data/nnUNet_raw"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist (SRSEG_TEST_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of this test's own that holds the three nnU-Net folders, all empty."""
+    for variable in FOLDER_VARIABLES:
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny raw dataset, written once; treat it as read-only and copy it to change it."""
+    return write_tiny_dataset(tmp_path_factory.mktemp("tiny") / TINY_NAME)
+
+
+@pytest.fixture
+def tiny_copy(tiny_dataset: Path, nnunet_folders: Path) -> Path:
+    """A copy of the tiny dataset in this test's own nnUNet_raw, free to be spoilt."""
+    return shutil.copytree(tiny_dataset, nnunet_folders / "nnUNet_raw" / TINY_NAME)
