@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ class TrainedModel:
 
 def _numpy_globals() -> list[Any]:
     """Return what a pickle of NumPy scalars names; stock nnU-Net logs its metrics as such."""
-    dtypes = [np.dtype(name) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "?")]
+    dtypes = [
+        np.dtype(name) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "?")
+    ]
     rebuild_scalar = np.float64(0).__reduce__()[0]
     return [rebuild_scalar, np.dtype, *{type(dtype) for dtype in dtypes}]
 
@@ -84,7 +87,9 @@ def load_checkpoint(checkpoint_file: str | Path) -> dict[str, Any]:
             f"the checkpoint {checkpoint_file} is damaged ({_first_sentence(error)})."
         ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise ValueError(f"{checkpoint_file} is no checkpoint of a model: no network_weights in it.")
+        raise ValueError(
+            f"{checkpoint_file} is no checkpoint of a model: no network_weights in it."
+        )
     return checkpoint
 
 
@@ -151,11 +156,13 @@ def find_model(
 
     Raises:
         FileNotFoundError: if none fits; what was searched and what there is gets said.
-        ValueError: if several fit; they are listed.
+        ValueError: if several fit (they are listed), or the dataset is unknown.
     """
     results_folder = Path(results_folder)
-    asked = {"-d": dataset, "-tr": method, "-p": plans, "-c": configuration}
     known = sorted(file.parent for file in results_folder.glob("Dataset*/*__*__*/method.json"))
+    asked = {"-d": dataset, "-tr": method, "-p": plans, "-c": configuration}
+    if dataset is not None:
+        asked["-d"] = dataset_name(dataset, results_folder)
     fitting = [path for path in known if _fits(path, asked)]
     if len(fitting) == 1:
         return fitting[0]
@@ -173,21 +180,11 @@ def find_model(
 
 
 def _fits(model_folder: Path, asked: dict[str, str | int | None]) -> bool:
-    parts = model_folder.name.split("__")
-    if len(parts) != 3:
-        return False
-    have = dict(zip(("-tr", "-p", "-c"), parts, strict=True))
-    dataset = asked["-d"]
-    if dataset is not None and not _is_dataset(model_folder.parent.name, str(dataset)):
-        return False
-    return all(asked[flag] in (None, value) for flag, value in have.items())
-
-
-def _is_dataset(name: str, wanted: str) -> bool:
-    """Return whether a dataset folder's name is `wanted`, a name or an id."""
-    if wanted.isdigit():
-        return name.split("_")[0] == f"Dataset{int(wanted):03d}"
-    return name == wanted
+    names = (model_folder.parent.name, *model_folder.name.split("__"))
+    flags = ("-d", "-tr", "-p", "-c")
+    return len(names) == len(flags) and all(
+        asked[flag] in (None, name) for flag, name in zip(flags, names, strict=True)
+    )
 
 
 def _chosen_folds(

@@ -155,6 +155,7 @@ def stitch(
         for axis_starts, s, n in zip(starts, scale, hr_tile, strict=True)
     ]
     result: torch.Tensor | None = None
+    last = tuple(len(axis_starts) - 1 for axis_starts in starts)
     for index in itertools.product(*(range(len(axis_starts)) for axis_starts in starts)):
         corner = [axis_starts[i] for axis_starts, i in zip(starts, index, strict=True)]
         lr_slices = [slice(c, c + n) for c, n in zip(corner, tile_size, strict=True)]
@@ -164,6 +165,8 @@ def stitch(
                 f"an LR tile of {tuple(tile_size)} voxels came back as {tuple(tile.shape[2:])}; "
                 f"with scale {tuple(scale)} it must be {hr_tile}."
             )
+        if index == last == (0,) * len(index):
+            return tile  # one tile is the result: its weights are all one
         if result is None:
             hr_shape = [n * s for n, s in zip(shape, scale, strict=True)]
             result = torch.zeros(*tile.shape[:2], *hr_shape, device=device)

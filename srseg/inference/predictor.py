@@ -1,0 +1,343 @@
+"""The predictor: LR image in, HR segmentation and SR image out, with one network or several folds.
+
+nnU-Net's own predictor assumes an output as large as its input in most places, so this one shares
+only its functions. In short: preprocess as in training, pad, go through the network in one pass or
+in tiles, average flips and folds, then take the way back to the input's grid.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from torch import nn
+
+from srseg.images.checks import check_case
+from srseg.images.properties import upscale_properties
+from srseg.inference.export import Prediction, to_native_grid, write_prediction
+from srseg.inference.files import FilesJob, predict_files
+from srseg.inference.forward import Forward, PredictionSettings
+from srseg.inference.model_folder import FINAL_CHECKPOINT, TrainedModel, open_model
+from srseg.networks.build import build_network
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+
+logger = logging.getLogger(__name__)
+
+_FINER_THAN_PLANNED = 0.75  # below this fraction of the planned spacing, details are lost
+
+
+class Predictor:
+    """Applies a joint network to preprocessed arrays, raw arrays or files.
+
+    Use `from_model_folder` for a trained model and `from_network` for a network in memory.
+
+    Args:
+        network: returns a `JointOutput`.
+        plans_manager: of the plans it was trained with.
+        configuration_manager: of the configuration it was trained for.
+        dataset_json: labels, channels and file ending.
+        weights: state dicts of the folds to average; None takes the network as it is.
+        mirroring_axes: axes test-time flips may use, as counted by the network.
+        settings: how to apply it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: SRSegConfigurationManager,
+        dataset_json: Mapping[str, Any],
+        *,
+        weights: Sequence[Mapping[str, torch.Tensor]] | None = None,
+        mirroring_axes: Sequence[int] | None = None,
+        settings: PredictionSettings | None = None,
+    ) -> None:
+        self.plans_manager = plans_manager
+        self.configuration_manager = configuration_manager
+        self.dataset_json = dict(dataset_json)
+        self.label_manager = plans_manager.get_label_manager(self.dataset_json)
+        self.num_channels = determine_num_input_channels(
+            plans_manager, configuration_manager, self.dataset_json
+        )
+        self.settings = settings or PredictionSettings()
+        self.model: TrainedModel | None = None
+        self._weights = list(weights) if weights is not None else [None]
+        self._forward = Forward(
+            network, configuration_manager, mirroring_axes=mirroring_axes, settings=self.settings
+        )
+
+    @classmethod
+    def from_model_folder(
+        cls,
+        folder: str | Path,
+        folds: Sequence[int | str] | None = None,
+        *,
+        checkpoint_name: str = FINAL_CHECKPOINT,
+        **settings: Any,
+    ) -> Predictor:
+        """Return the predictor of a trained model.
+
+        Args:
+            folder: a model folder.
+            folds: which to average; None takes all there are.
+            checkpoint_name: file name inside the fold folders.
+            **settings: the fields of `PredictionSettings`, such as `device="cpu"`.
+
+        Raises:
+            FileNotFoundError: if the folder lacks a file, a fold or a checkpoint.
+            ValueError: if a checkpoint is damaged, or does not fit the plans' network.
+        """
+        chosen_settings = PredictionSettings(**settings)  # a wrong name fails before files are read
+        model = open_model(folder, folds, checkpoint_name=checkpoint_name)
+        plans_manager, configuration_manager = model.plans_manager, model.configuration_manager
+        network = build_network(
+            configuration_manager.configuration["architecture"],
+            determine_num_input_channels(plans_manager, configuration_manager, model.dataset_json),
+            plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads,
+        )
+        for fold, weights in zip(model.folds, model.weights, strict=True):
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(
+                    f"the weights of fold {fold} in {model.folder} do not fit the network of its "
+                    f"plans.json ({reason})."
+                ) from error
+        predictor = cls(
+            network,
+            plans_manager,
+            configuration_manager,
+            model.dataset_json,
+            weights=model.weights,
+            mirroring_axes=model.mirroring_axes,
+            settings=chosen_settings,
+        )
+        predictor.model = model
+        return predictor
+
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: SRSegConfigurationManager,
+        dataset_json: Mapping[str, Any],
+        *,
+        mirroring_axes: Sequence[int] | None = None,
+        **settings: Any,
+    ) -> Predictor:
+        """Return the predictor of a network in memory, with the weights it has at each call.
+
+        Predicting puts the network into evaluation mode and leaves it there.
+
+        Args:
+            network: without DDP or compile wrappers; deep supervision is best off.
+            plans_manager: of its plans.
+            configuration_manager: of its configuration.
+            dataset_json: labels, channels and file ending.
+            mirroring_axes: axes test-time flips may use, as counted by the network.
+            **settings: the fields of `PredictionSettings`.
+        """
+        return cls(
+            network,
+            plans_manager,
+            configuration_manager,
+            dataset_json,
+            mirroring_axes=mirroring_axes,
+            settings=PredictionSettings(**settings),
+        )
+
+    @property
+    def has_sr(self) -> bool:
+        """Whether the network returns SR images."""
+        return getattr(self._forward.network, "num_sr_channels", self.num_channels) > 0
+
+    @torch.inference_mode()
+    def predict_preprocessed(
+        self, lr_image: torch.Tensor | np.ndarray, one_pass: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits (K, Z, Y, X) and SR image (C, Z, Y, X), float32, of a preprocessed image.
+
+        Both are on the network's HR grid, the SR image in the normalised frame (None without SR
+        head), on the device where they were added up.
+
+        Args:
+            lr_image: (C, z, y, x), normalised, in plan order, on the plan's LR spacing.
+            one_pass: overrides the settings.
+
+        Raises:
+            ValueError: if the image does not have the network's channels.
+            RuntimeError: if the network answers with NaN or infinite values.
+        """
+        lr_image = torch.as_tensor(lr_image, dtype=torch.float32)
+        if lr_image.ndim != 4 or len(lr_image) != self.num_channels:
+            raise ValueError(
+                f"got a preprocessed image of shape {tuple(lr_image.shape)}; it must be (C, z, y, "
+                f"x) with {self.num_channels} channel(s)."
+            )
+        total: torch.Tensor | None = None
+        for weights in self._weights:
+            stack = self._forward(lr_image, weights=weights, one_pass=one_pass)
+            total = stack if total is None else total.add_(stack)
+        assert total is not None  # there is at least one fold
+        total /= len(self._weights)
+        if not torch.isfinite(total.sum()):
+            raise RuntimeError(
+                "the network answered with NaN or infinite values: its training diverged, or "
+                "lower precision (autocast) does not suit it."
+            )
+        num_heads = self.label_manager.num_segmentation_heads
+        return total[:num_heads], total[num_heads:] if len(total) > num_heads else None
+
+    def predict(
+        self, image: np.ndarray, spacing: Sequence[float], *, with_probabilities: bool = False
+    ) -> Prediction:
+        """Return the prediction for a raw LR image, on the grid `scale` times finer.
+
+        Args:
+            image: (C, Z, Y, X) raw intensities, in the axis order of the training data's reader.
+            spacing: mm (Z, Y, X).
+            with_probabilities: whether to return probabilities too.
+
+        Raises:
+            ValueError: if the image has other channels than the model, or voxels that are not
+                finite.
+        """
+        if np.ndim(image) != 4 or len(spacing) != 3:
+            raise ValueError(
+                f"an image must be (C, Z, Y, X) with a spacing (Z, Y, X), got shape "
+                f"{np.shape(image)} and spacing {tuple(spacing)}."
+            )
+        properties = {"spacing": [float(mm) for mm in spacing]}
+        check_case(image, properties, ["image"], num_channels=self.num_channels)
+        preprocessor = self.configuration_manager.preprocessor_class()
+        managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
+        lr_image, _, properties = preprocessor.run_case_npy(image, None, properties, *managers)
+        logits, sr_image = self.predict_preprocessed(lr_image)
+        return to_native_grid(
+            logits,
+            sr_image,
+            self.hr_properties(properties),
+            self.plans_manager,
+            self.label_manager,
+            with_probabilities=with_probabilities,
+        )
+
+    def prepare(self, files: Sequence[str | Path]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the preprocessed LR image (C, z, y, x) of a case and its LR-native properties.
+
+        Raises:
+            ValueError: if a file cannot be used; the message names the case.
+        """
+        lr_image, _, properties = self.configuration_manager.preprocessor_class().run_case(
+            [str(file) for file in files],
+            None,
+            self.plans_manager,
+            self.configuration_manager,
+            self.dataset_json,
+        )
+        planned = self.configuration_manager.spacing
+        native = self.plans_manager.planned(properties["spacing"])[-len(planned) :]
+        if any(mm < _FINER_THAN_PLANNED * p for mm, p in zip(native, planned, strict=True)):
+            logger.warning(
+                "%s is finer (%s mm) than the images this model is for (%s mm): detail is lost.",
+                Path(files[0]).name,
+                "x".join(f"{mm:.3g}" for mm in native),
+                "x".join(f"{mm:.3g}" for mm in planned),
+            )
+        return lr_image, properties
+
+    def hr_properties(self, lr_properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Return LR-native properties of a preprocessed case in HR geometry."""
+        return upscale_properties(
+            lr_properties,
+            self.configuration_manager.scale_3d,
+            self.plans_manager.transpose_backward,
+        )
+
+    def export_case(
+        self,
+        case: str,
+        logits: torch.Tensor,
+        sr_image: torch.Tensor | None,
+        *,
+        hr_properties: Mapping[str, Any],
+        out_folder: str | Path,
+        save_probabilities: bool = False,
+    ) -> Prediction:
+        """Write `case.nii.gz` and `sr/case_0000.nii.gz` into `out_folder`; return what they hold.
+
+        Args:
+            case: name of the case.
+            logits: (K, Z, Y, X) of `predict_preprocessed`.
+            sr_image: (C, Z, Y, X) of `predict_preprocessed`, or None.
+            hr_properties: in HR geometry: `hr_properties(...)` of an LR file's properties, or those
+                stored with a preprocessed training case.
+            out_folder: is made if it does not exist.
+            save_probabilities: whether to write `case.npz` and `case.pkl`, as nnU-Net does.
+        """
+        prediction = to_native_grid(
+            logits,
+            sr_image,
+            hr_properties,
+            self.plans_manager,
+            self.label_manager,
+            with_probabilities=save_probabilities,
+        )
+        write_prediction(
+            prediction,
+            case,
+            out_folder,
+            hr_properties=hr_properties,
+            plans_manager=self.plans_manager,
+            file_ending=self.dataset_json["file_ending"],
+        )
+        return prediction
+
+    def predict_files(
+        self,
+        inputs: str | Path | Sequence[Sequence[str | Path]],
+        out_folder: str | Path,
+        *,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        part: tuple[int, int] = (0, 1),
+        num_threads: tuple[int, int] = (1, 1),
+        show_progress: bool = True,
+    ) -> list[str]:
+        """Return the names of the cases that were predicted into `out_folder`.
+
+        Writes `case.nii.gz` and `sr/case_0000.nii.gz` a case, and `plans.json`, `dataset.json` and
+        `predict_from_raw_data_args.json` beside them. The next case is read, and the last one
+        written, in threads beside the network.
+
+        Args:
+            inputs: a folder of `<case>_0000.nii.gz` files, or lists of files, a list a case.
+            out_folder: is made if it does not exist.
+            save_probabilities: whether to write `case.npz` and `case.pkl`, as nnU-Net does.
+            overwrite: False leaves out the cases that are complete.
+            part: (part_id, num_parts): of the sorted cases, every `num_parts`-th from `part_id` on.
+            num_threads: that read and that write; 0 does it between the predictions.
+            show_progress: a bar over the cases, where the output is a terminal.
+
+        Raises:
+            ValueError: for inputs that cannot be used; the message names the case, and what was
+                predicted before it is complete.
+            FileNotFoundError: if there is no input.
+        """
+        job = FilesJob(
+            inputs=inputs,
+            out_folder=Path(out_folder),
+            save_probabilities=save_probabilities,
+            overwrite=overwrite,
+            part=part,
+            num_threads=num_threads,
+            show_progress=show_progress,
+        )
+        return predict_files(self, job)
