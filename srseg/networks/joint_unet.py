@@ -116,6 +116,7 @@ class JointUNet(nn.Module):
                 f"the first stage must keep the LR grid, its stride is {list(steps[0])} "
                 "where all ones are allowed."
             )
+        _check_at_least_one(hr_width=hr_width, hr_num_convs=hr_num_convs)
         block_options = {
             "conv_op": conv_op,
             "conv_bias": conv_bias,
@@ -223,6 +224,12 @@ def _num_axes(conv_op: type[nn.Module]) -> int:
     if conv_op not in known:
         raise ValueError(f"unknown conv_op {conv_op!r}; known: Conv2d, Conv3d of torch.nn.")
     return known[conv_op]
+
+
+def _check_at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; at least 1 is needed.")
 
 
 def _checked_scale(scale: Sequence[int], ndim: int) -> tuple[int, ...]:

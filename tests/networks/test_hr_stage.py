@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from torch import nn
+
+from srseg.networks.hr_stage import HRStage
+
+SCALES = [(1, 1, 1), (2, 1, 1), (1, 2, 2), (3, 2, 1), (2, 2, 2), (1, 3), (2, 4)]
+SHAPE = (11, 13, 12)
+
+
+def make_stage(scale: tuple[int, ...], **changes) -> HRStage:
+    torch.manual_seed(5)
+    options = {
+        "num_classes": 3,
+        "num_sr_channels": 2,
+        "conv_op": nn.Conv3d if len(scale) == 3 else nn.Conv2d,
+        "scale": scale,
+        "kernel_size": (3,) * len(scale),
+        "num_convs": 2,
+        "nonlin": nn.LeakyReLU,
+    }
+    return HRStage(6, 4, **(options | changes))
+
+
+def make_inputs(scale: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = SHAPE[: len(scale)]
+    return torch.randn(2, 6, *shape), torch.randn(2, 2, *shape)
+
+
+def slab_difference(stage: HRStage, axis: int, halo: int, *, start: int, stop: int) -> list[float]:
+    """Return how far logits and SR image of LR voxels start..stop are from those of the whole."""
+    inputs = make_inputs(stage.scale)
+    size, factor = inputs[0].shape[2 + axis], stage.scale[axis]
+    first, last = max(0, start - halo), min(size, stop + halo)
+    with torch.no_grad():
+        whole = stage(*inputs)
+        slab = stage(*(x.narrow(2 + axis, first, last - first).contiguous() for x in inputs))
+    length = (stop - start) * factor
+    return [
+        (b.narrow(2 + axis, (start - first) * factor, length)
+         - a.narrow(2 + axis, start * factor, length)).abs().max().item()
+        for a, b in zip(whole, slab, strict=True)
+    ]  # fmt: skip
+
+
+VARIANTS = [(3, 1), (3, 2), (5, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("kernel", "num_convs"), VARIANTS)
+def test_a_slab_with_halo_equals_the_slab_of_the_whole(scale, kernel, num_convs):
+    stage = make_stage(scale, kernel_size=(kernel,) * len(scale), num_convs=num_convs)
+    for axis, halo in enumerate(stage.halo):
+        for start, stop in [(0, 2), (5, 6), (7, SHAPE[axis])]:
+            logits, image = slab_difference(stage, axis, halo, start=start, stop=stop)
+            assert logits < 1e-5
+            assert image < 1e-5
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("kernel", "num_convs"), VARIANTS)
+def test_less_than_the_halo_is_not_enough(scale, kernel, num_convs):
+    stage = make_stage(scale, kernel_size=(kernel,) * len(scale), num_convs=num_convs)
+    for axis, halo in enumerate(stage.halo):
+        assert max(slab_difference(stage, axis, halo - 1, start=5, stop=6)) > 1e-4
+
+
+def test_halo_of_the_default_stage():
+    assert make_stage((1, 2, 3)).halo == (2, 2, 2)
+    assert make_stage((1, 2, 3), num_sr_channels=0).halo == (2, 1, 1)  # nothing interpolated
+    assert make_stage((1, 2, 2), kernel_size=(1, 3, 3)).halo == (0, 2, 2)
+
+
+def test_halo_zero_leaves_the_slices_independent():
+    stage = make_stage((1, 2, 2), kernel_size=(1, 3, 3))
+    assert max(slab_difference(stage, 0, 0, start=3, stop=4)) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [(1, 2, 2), (3, 2, 1), (2, 4)])
+def test_first_upsampling_has_no_checkerboard(scale):
+    stage = make_stage(scale)
+    stage.start_as_interpolation()
+    features, _ = make_inputs(scale)
+    upsampled = stage.upsample(features)
+    coarse = upsampled[(..., *(slice(None, None, s) for s in scale))]
+    for axis, factor in enumerate(scale):
+        coarse = coarse.repeat_interleave(factor, 2 + axis)
+    torch.testing.assert_close(upsampled, coarse)
+    assert 0.5 < upsampled.std() < 2.5  # He's variance, not a vanishing or exploding start
+
+
+def test_the_sub_pixel_step_is_a_convolution_and_a_pixel_shuffle():
+    stage = make_stage((2, 2))
+    features, _ = make_inputs((2, 2))
+    weight = stage.upsample.weight.permute(1, 2, 3, 0).reshape(-1, 6, 1, 1)  # (width*2*2, in)
+    bias = stage.upsample.bias.repeat_interleave(4)
+    shuffled = nn.functional.pixel_shuffle(nn.functional.conv2d(features, weight, bias), 2)
+    torch.testing.assert_close(stage.upsample(features), shuffled)
+
+
+def test_no_module_normalises():
+    kinds = {type(module) for module in make_stage((2, 2, 2)).modules()}
+    assert not any("Norm" in kind.__name__ for kind in kinds)
+
+
+def test_all_ones_leave_the_sub_pixel_step_out():
+    stage = make_stage((1, 1, 1))
+    logits, image = stage(*make_inputs((1, 1, 1)))
+    assert stage.upsample is None
+    assert logits.shape == (2, 3, *SHAPE)
+    assert image.shape == (2, 2, *SHAPE)
+
+
+def test_heads_are_float32_under_autocast():
+    stage = make_stage((2, 1, 2))
+    dtypes = {}
+
+    def note(module, _inputs, output):
+        dtypes[names[module]] = output.dtype
+
+    names = {stage.get_submodule(name): name for name in ("convs", "seg_head", "sr_head")}
+    for module in names:
+        module.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, image = stage(*make_inputs((2, 1, 2)))
+    assert dtypes == {
+        "convs": torch.bfloat16, "seg_head": torch.float32, "sr_head": torch.float32,
+    }  # fmt: skip
+    assert logits.dtype == image.dtype == torch.float32
+
+
+def test_regions_that_differ_are_an_error():
+    features, lr_image = make_inputs((2, 2, 2))
+    stage = make_stage((2, 2, 2))
+    with pytest.raises(ValueError, match="must agree in batch and spatial shape"):
+        stage(features, lr_image[..., :1])  # would broadcast
+    with pytest.raises(ValueError, match="must agree in batch and spatial shape"):
+        stage(features, lr_image[:1])
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("num_sr_channels", [0, 2])
+def test_feature_maps_are_counted_as_the_convolutions_put_out(scale, num_sr_channels):
+    stage = make_stage(scale, num_sr_channels=num_sr_channels)
+    counted = []
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            module.register_forward_hook(lambda _m, _i, output: counted.append(output[0].numel()))
+    stage(*make_inputs(scale))
+    shape = SHAPE[: len(scale)]
+    assert stage.compute_conv_feature_map_size(shape) == sum(counted)
+    assert sum(counted) % (prod(shape) * prod(scale)) == 0
