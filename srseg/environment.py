@@ -57,6 +57,12 @@ def required_folder(variable: str) -> Path:
     raise ValueError(f"{variable} is set to '{path}', which is not an existing folder.")
 
 
+def child_environment(root: Path) -> dict[str, str]:
+    """Return the variables of a child process whose three nnU-Net folders lie in `root`."""
+    folders = {variable: str(root / variable) for variable in FOLDER_VARIABLES}
+    return {**os.environ, **folders}
+
+
 def available_cores() -> int:
     """Return the cores this process may use: affinity and cgroup quota, not the host's count."""
     try:

@@ -30,6 +30,16 @@ def test_missing_raw_folder_is_an_error_but_results_are_made(monkeypatch, tmp_pa
     assert environment.required_folder("nnUNet_results").is_dir()
 
 
+def test_child_sees_other_folders_and_we_keep_ours(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_raw", "/ours")
+    monkeypatch.setenv("KEPT", "yes")
+    child = environment.child_environment(tmp_path)
+    assert child["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
+    assert child["nnUNet_results"] == str(tmp_path / "nnUNet_results")
+    assert child["KEPT"] == "yes"
+    assert str(environment.folder("nnUNet_raw")) == "/ours"
+
+
 def test_cgroup_quota_limits_cores(monkeypatch):
     monkeypatch.setattr(environment, "_first_line", lambda file: "100000 100000")
     assert environment.available_cores() == 1
