@@ -59,6 +59,17 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
+def _centred(weights: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Return the weights tilted so that each row's centroid is its centre: a ramp stays a ramp.
+
+    A widened kernel is sampled where it has no such property, and misses by 1 % of a voxel.
+    """
+    hat = _linear(distance / 2)
+    lever = hat * (distance - (hat * distance).sum(1, keepdims=True) / hat.sum(1, keepdims=True))
+    off = (weights * distance).sum(1, keepdims=True)
+    return weights - lever * off / (lever * distance).sum(1, keepdims=True)
+
+
 _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "nearest": (_nearest, 0.5),
     "linear": (_linear, 1.0),
@@ -88,8 +99,11 @@ def interpolation_matrix(
     reach = int(np.ceil(support * width)) + 1
     # integer neighbours of each centre, clamped to the edge: clamped weights add up
     neighbours = np.floor(centres)[:, None].astype(int) + np.arange(-reach, reach + 1)[None]
-    weights = kernel((neighbours - centres[:, None]) / width)
+    distance = (neighbours - centres[:, None]) / width
+    weights = kernel(distance)
     weights /= weights.sum(axis=1, keepdims=True)
+    if width > 1:
+        weights = _centred(weights, distance)
     matrix = np.zeros((n_out, n_in))
     rows = np.broadcast_to(np.arange(n_out)[:, None], neighbours.shape)
     np.add.at(matrix, (rows, np.clip(neighbours, 0, n_in - 1)), weights)

@@ -49,6 +49,15 @@ def test_world_ramp_stays_a_world_ramp(kind, scale):
     torch.testing.assert_close(actual[inner], torch.from_numpy(hr_grid.world_coordinates())[inner])
 
 
+@pytest.mark.parametrize("kind", ["linear", "cubic"])
+@pytest.mark.parametrize("sizes", [(38, 29), (35, 16), (40, 9)])
+def test_a_ramp_stays_a_ramp_when_an_axis_shrinks(kind, sizes):
+    n_in, n_out = sizes
+    ramp = torch.arange(n_in, dtype=torch.float64)
+    expected = (torch.arange(n_out, dtype=torch.float64) + 0.5) * n_in / n_out - 0.5
+    torch.testing.assert_close(resample(ramp, (n_out,), kind=kind)[3:-3], expected[3:-3])
+
+
 def test_nearest_refinement_repeats_voxels():
     image = torch.rand(2, 3, 5, 4)
     expected = image.repeat_interleave(2, 1).repeat_interleave(3, 3)
