@@ -1,0 +1,112 @@
+"""What happens to an LR image, be it a file at inference or a simulated one in training.
+
+Crop to non-zero, normalise by its own statistics, resample to the plan's LR spacing. Training and
+inference share this one function, so that a network sees in use what it saw in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.preprocessing.intensity import IntensityMap, apply_maps, intensity_maps
+
+NONZERO, OUTSIDE = 0, -1  # nnU-Net's labels in and out of the non-zero mask
+
+
+@dataclass(frozen=True)
+class LRCase:
+    """An LR image as the network reads it, and how it came about; all in plan order.
+
+    Attributes:
+        image: (C, z, y, x) float32, normalised, on the plan's LR spacing.
+        nonzero: (1, z, y, x) int8 on the native grid inside `box`: 0 in the non-zero mask, -1 out.
+        maps: the intensity map of each channel.
+        box: [start, stop) per axis: the part of the native LR grid that was kept.
+        native_shape: voxels of the native LR grid before the crop.
+        native_spacing: its spacing in mm.
+        spacing: mm of `image`'s grid as planned (a 2d configuration keeps the native slices).
+    """
+
+    image: np.ndarray
+    nonzero: np.ndarray
+    maps: list[IntensityMap]
+    box: list[list[int]]
+    native_shape: tuple[int, int, int]
+    native_spacing: tuple[float, float, float]
+    spacing: tuple[float, float, float]
+
+    @property
+    def cropped_shape(self) -> tuple[int, int, int]:
+        """Voxels of the native grid inside the box."""
+        return tuple(int(n) for n in self.nonzero.shape[1:])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of `image`."""
+        return tuple(int(n) for n in self.image.shape[1:])
+
+
+def prepare_lr(
+    lr_image: np.ndarray,
+    native_spacing: Sequence[float],
+    plans_manager: SRSegPlansManager,
+    configuration_manager: SRSegConfigurationManager,
+) -> LRCase:
+    """Return the LR image cropped to non-zero, normalised and resampled to the plan's LR spacing.
+
+    Args:
+        lr_image: (C, z, y, x) raw, in plan order.
+        native_spacing: its spacing in mm, plan order.
+        plans_manager: for the dataset's foreground intensities (CT).
+        configuration_manager: for the spacing and the normalisation.
+    """
+    cropped, nonzero, box = crop_to_nonzero(lr_image)
+    spacing = tuple(float(mm) for mm in configuration_manager.spacing)
+    if len(spacing) == 2:
+        spacing = (float(native_spacing[0]), *spacing)
+    # at least one voxel: a much coarser input must not vanish
+    new_shape = np.maximum(compute_new_shape(cropped.shape[1:], native_spacing, spacing), 1)
+    maps = intensity_maps(
+        cropped,
+        nonzero[0] == NONZERO,
+        schemes=configuration_manager.normalization_schemes,
+        use_mask=configuration_manager.use_mask_for_norm,
+        dataset_statistics=plans_manager.foreground_intensity_properties_per_channel,
+    )
+    normalised = apply_maps(cropped, maps, clip=True)
+    image = configuration_manager.resampling_fn_data(normalised, new_shape, native_spacing, spacing)
+    return LRCase(
+        image=np.ascontiguousarray(image, dtype=np.float32),
+        nonzero=nonzero,
+        maps=maps,
+        box=[[int(start), int(stop)] for start, stop in box],
+        native_shape=tuple(int(n) for n in lr_image.shape[1:]),
+        native_spacing=tuple(float(mm) for mm in native_spacing),
+        spacing=spacing,
+    )
+
+
+def stored_frame(lr_case: LRCase, scale: Sequence[int], dtype: str) -> dict:
+    """Return the `properties["srseg"]` of a case, plain values only.
+
+    Args:
+        lr_case: the prepared LR image.
+        scale: whole numbers (Z, Y, X), plan order.
+        dtype: name of the dtype that the raw file stores, for writing SR images.
+    """
+    return {
+        "slope": [m.slope for m in lr_case.maps],
+        "intercept": [m.intercept for m in lr_case.maps],
+        "clip": [None if m.clip is None else list(m.clip) for m in lr_case.maps],
+        "background": [m.intercept for m in lr_case.maps],  # the normalised value of raw 0
+        "lr_shape": lr_case.shape,
+        "hr_shape": tuple(n * s for n, s in zip(lr_case.shape, scale, strict=True)),
+        "scale": tuple(int(s) for s in scale),
+        "dtype": dtype,
+    }

@@ -1,0 +1,285 @@
+"""The preprocessor: nnU-Net's interface, LR/HR/mask triplets for training, LR images for use."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from srseg import environment
+from srseg.images.checks import check_case, read_images
+from srseg.images.write import stored_dtype
+from srseg.plans.datasets import dataset_name
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
+from srseg.preprocessing.dataset import save_training_case
+from srseg.preprocessing.lr_case import prepare_lr, stored_frame
+from srseg.preprocessing.raw_cases import CaseFiles, RawCase, read_raw_case, training_files
+from srseg.preprocessing.resampling import resample_segmentation
+from srseg.preprocessing.resume import inputs_of, missing_cases, remove_temporaries
+from srseg.preprocessing.training_case import TrainingCase, training_case
+from srseg.preprocessing.workers import for_each_case
+
+logger = logging.getLogger(__name__)
+
+_BASE_BYTES = 400 * 2**20  # a process with torch in it
+# images are held about six times in float32 at the peak; labels with their locations cost as
+# much as three images
+_BYTES_PER_VALUE, _BYTES_PER_LABEL = 24, 80
+
+
+class SRSegPreprocessor(DefaultPreprocessor):
+    """nnU-Net's preprocessor for two grids.
+
+    `run` makes a training set, `run_case` without a label file prepares an LR file for the
+    network.
+    """
+
+    def __init__(self, verbose: bool = False) -> None:
+        super().__init__(verbose)
+
+    def run(
+        self,
+        dataset_name_or_id: int | str,
+        configuration_name: str,
+        plans_identifier: str,
+        num_processes: int | None = None,
+        *,
+        clean: bool = False,
+    ) -> None:
+        """Preprocess the training cases of a dataset that are not yet done.
+
+        Args:
+            dataset_name_or_id: a dataset in nnUNet_raw with plans in nnUNet_preprocessed.
+            configuration_name: of the plans.
+            plans_identifier: the plans file's name without ending.
+            num_processes: at most; fewer where memory is short; None takes the cores there are.
+            clean: make all cases anew, from whatever inputs the folder was made.
+
+        Raises:
+            ValueError: for an unknown dataset or configuration, or if the folder was made from
+                other inputs.
+            FileNotFoundError: if plans or raw files are missing.
+            RuntimeError: naming the case that failed.
+        """
+        raw_root = environment.required_folder("nnUNet_raw")
+        name = dataset_name(dataset_name_or_id, raw_root)
+        preprocessed = environment.required_folder("nnUNet_preprocessed") / name
+        plans_manager = load_plans(preprocessed / f"{plans_identifier}.json")
+        configuration_manager = plans_manager.get_configuration(configuration_name)
+        dataset_json = load_json(str(preprocessed / "dataset.json"))
+        cases = training_files(raw_root / name, dataset_json)
+
+        folder = preprocessed / configuration_manager.data_identifier
+        if clean and folder.is_dir():
+            shutil.rmtree(folder)
+        inputs = inputs_of(plans_manager, configuration_manager, dataset_json, cases)
+        missing = missing_cases(folder, inputs, list(cases))
+        if len(missing) < len(cases):
+            logger.info(
+                "%d of %d cases are done, %d to go.",
+                len(cases) - len(missing),
+                len(cases),
+                len(missing),
+            )
+        work = _CaseWork(self, folder, plans_manager, configuration_manager, dataset_json)
+        bytes_per_worker = peak_bytes(
+            preprocessed / "dataset_fingerprint.json", plans_manager, configuration_manager
+        )
+        try:
+            foreground = for_each_case(
+                work,
+                {case: cases[case] for case in missing},
+                num_processes=environment.worker_count(bytes_per_worker, num_processes),
+                show_progress=self.show_progress_bar,
+            )
+        finally:
+            remove_temporaries(folder)
+        empty = [case for case, has_foreground in foreground.items() if not has_foreground]
+        if empty:
+            logger.warning("no foreground in: %s; kept for training.", ", ".join(sorted(empty)))
+
+    def run_case_save(
+        self,
+        output_filename_truncated: str,
+        image_files: Sequence[str],
+        seg_file: str,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> None:
+        """Write the triplet of one training case, as nnU-Net's workers call it."""
+        target = Path(output_filename_truncated)
+        files = CaseFiles(target.name, tuple(Path(f) for f in image_files), Path(seg_file))
+        self.save_files(
+            files, target.parent, plans_manager, configuration_manager, _loaded(dataset_json)
+        )
+
+    def save_files(
+        self,
+        files: CaseFiles,
+        folder: Path,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any],
+    ) -> TrainingCase:
+        """Return the triplet of one training case after writing it into `folder`."""
+        configuration_manager = _ours(configuration_manager)
+        raw = read_raw_case(files, plans_manager, configuration_manager, dataset_json)
+        labels = plans_manager.get_label_manager(dataset_json)
+        case = training_case(raw, plans_manager, configuration_manager, labels)
+        save_training_case(
+            case,
+            folder,
+            files.case,
+            patch_size=configuration_manager.patch_size,
+            hr_patch_size=configuration_manager.hr_patch_size,
+        )
+        return case
+
+    def run_case(
+        self,
+        image_files: Sequence[str],
+        seg_file: str | None,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        """Return image, segmentation and properties of one case from its files.
+
+        Without a label file the images are LR images to be predicted: see `run_case_npy`. With one
+        they are HR images of a training case.
+
+        Raises:
+            ValueError: in one sentence that names the case, for files that cannot be used.
+        """
+        dataset_json = _loaded(dataset_json)
+        if seg_file is not None:
+            files = CaseFiles("", tuple(Path(f) for f in image_files), Path(seg_file))
+            raw = read_raw_case(files, plans_manager, _ours(configuration_manager), dataset_json)
+            return self._hr_case(raw, plans_manager, configuration_manager, dataset_json)
+        reader = plans_manager.image_reader_writer_class()
+        image, properties = read_images(reader, image_files)
+        num_channels = len(dataset_json["channel_names"])
+        check_case(image, properties, image_files, num_channels=num_channels)
+        dtype = str(stored_dtype(image_files[0]))
+        return self._lr_case(image, properties, dtype, plans_manager, configuration_manager)
+
+    def run_case_npy(
+        self,
+        data: np.ndarray,
+        seg: np.ndarray | None,
+        properties: dict,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        """Return image, segmentation and properties of one case from arrays in reader order.
+
+        Without `seg`, `data` (C, z, y, x) is an LR image: it is cropped, normalised and resampled
+        to the plan's LR spacing; the properties are LR-native, the segmentation marks the outside
+        of the non-zero mask with -1. With `seg`, `data` (C, Z, Y, X) is the HR image of a training
+        case, and HR image, HR labels and HR-native properties come back.
+        """
+        dataset_json = _loaded(dataset_json)
+        if seg is None:
+            return self._lr_case(
+                data, properties, str(data.dtype), plans_manager, configuration_manager
+            )
+        raw = RawCase(data, seg, properties, str(data.dtype))
+        return self._hr_case(raw, plans_manager, configuration_manager, dataset_json)
+
+    @staticmethod
+    def _hr_case(
+        raw: RawCase,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any],
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        labels = plans_manager.get_label_manager(dataset_json)
+        case = training_case(raw, plans_manager, _ours(configuration_manager), labels)
+        return case.hr_image, case.hr_seg, case.properties
+
+    @staticmethod
+    def _lr_case(
+        lr_image: np.ndarray,
+        properties: Mapping[str, Any],
+        dtype: str,
+        plans_manager: SRSegPlansManager,
+        configuration_manager: ConfigurationManager,
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        configuration_manager = _ours(configuration_manager)
+        order = plans_manager.transpose_forward
+        lr_image = lr_image.astype(np.float32).transpose([0, *(axis + 1 for axis in order)])
+        spacing = plans_manager.planned(properties["spacing"])
+        case = prepare_lr(lr_image, spacing, plans_manager, configuration_manager)
+        properties = {
+            **properties,
+            "spacing": [float(mm) for mm in properties["spacing"]],
+            "shape_before_cropping": case.native_shape,
+            "bbox_used_for_cropping": case.box,
+            "shape_after_cropping_and_before_resampling": case.cropped_shape,
+            "srseg": stored_frame(case, configuration_manager.scale_3d, dtype),
+        }
+        return case.image, resample_segmentation(case.nonzero, case.shape), properties
+
+
+@dataclass(frozen=True)
+class _CaseWork:
+    """The work on one case, in a form that pickles to a worker."""
+
+    preprocessor: SRSegPreprocessor
+    folder: Path
+    plans_manager: SRSegPlansManager
+    configuration_manager: SRSegConfigurationManager
+    dataset_json: dict
+
+    def __call__(self, files: CaseFiles) -> bool:
+        """Return whether the case, now written, has any foreground."""
+        case = self.preprocessor.save_files(
+            files, self.folder, self.plans_manager, self.configuration_manager, self.dataset_json
+        )
+        return bool((case.hr_seg > 0).any())
+
+
+def peak_bytes(
+    fingerprint_file: Path,
+    plans_manager: SRSegPlansManager,
+    configuration_manager: SRSegConfigurationManager,
+) -> int:
+    """Return about how much memory the largest case takes at its peak, from the fingerprint.
+
+    Without a fingerprint the median case of the plans is taken twice.
+    """
+    target_mm3 = float(np.prod(configuration_manager.hr_spacing))
+    if fingerprint_file.is_file():
+        fingerprint = json.loads(fingerprint_file.read_text(encoding="utf-8"))
+        native = np.prod(fingerprint["shapes_after_crop"], axis=1)
+        # a 2d configuration keeps the slices, so only in-plane spacing counts there
+        used = plans_manager.planned(range(3))[-len(configuration_manager.hr_spacing) :]
+        mm3 = np.prod(np.asarray(fingerprint["spacings"])[:, list(used)], axis=1)
+        voxels = float(np.max(native * np.maximum(1, mm3 / target_mm3)))
+    else:
+        lr_voxels = np.prod(configuration_manager.median_image_size_in_voxels)
+        voxels = 2.0 * float(lr_voxels * np.prod(configuration_manager.scale_3d))
+    num_channels = len(configuration_manager.normalization_schemes)
+    return int(_BASE_BYTES + voxels * (_BYTES_PER_VALUE * num_channels + _BYTES_PER_LABEL))
+
+
+def _ours(configuration_manager: ConfigurationManager) -> SRSegConfigurationManager:
+    """Return the manager as ours: nnU-Net's own driver passes its own."""
+    if isinstance(configuration_manager, SRSegConfigurationManager):
+        return configuration_manager
+    return SRSegConfigurationManager(configuration_manager.configuration)
+
+
+def _loaded(dataset_json: dict | str) -> dict:
+    return load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
