@@ -1,7 +1,7 @@
 """Folders, real data and a tiny dataset for all tests.
 
-The three nnU-Net folders point into a temporary folder from the first moment on, so that no test can
-touch a user's own, and nnU-Net's search for trainer classes raises: it would import torchvision.
+The three nnU-Net folders point into a temporary folder from the first moment on, so that no test
+can touch a user's own, and nnU-Net's search for trainer classes (it imports torchvision) raises.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import nnunetv2.utilities.find_objects
 import pytest
 
-from tests.tiny_dataset import TINY_NAME, write_tiny_dataset
+from tests.tiny_dataset import TINY_ID, TINY_NAME, write_tiny_dataset
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -66,3 +66,32 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_copy(tiny_dataset: Path, nnunet_folders: Path) -> Path:
     """A copy of the tiny dataset in this test's own nnUNet_raw, free to be spoilt."""
     return shutil.copytree(tiny_dataset, nnunet_folders / "nnUNet_raw" / TINY_NAME)
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    """A folder with the three nnU-Net folders: the tiny dataset planned, preprocessed, trained.
+
+    Made once with the real commands; treat it as read-only.
+    """
+    from srseg.cli import plan_and_preprocess, train
+
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in FOLDER_VARIABLES:
+            (root / variable).mkdir()
+            patch.setenv(variable, str(root / variable))
+        shutil.copytree(tiny_dataset, root / "nnUNet_raw" / TINY_NAME)
+        argv = ["-d", TINY_ID, "-c", "3d_fullres", "-np", "1", "-npfp", "1"]
+        assert plan_and_preprocess.main(argv) == 0
+        options = "-device cpu -num_epochs 2 -iterations_per_epoch 2 -num_workers 0"
+        assert train.main([TINY_ID, "3d_fullres", "0", *options.split()]) == 0
+    return root
+
+
+@pytest.fixture
+def trained_folders(trained_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`trained_root`, with the folder variables pointing into it for this test."""
+    for variable in FOLDER_VARIABLES:
+        monkeypatch.setenv(variable, str(trained_root / variable))
+    return trained_root
