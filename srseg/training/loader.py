@@ -1,0 +1,254 @@
+"""Batches of LR/HR/mask triplets.
+
+A batch is a pure function of (seed, fold, epoch, iteration): which worker makes it, how many there
+are and where training was resumed change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from threadpoolctl import threadpool_limits
+from torch.utils.data import DataLoader, Dataset
+
+from srseg.degradation.degradation import Degradation
+from srseg.geometry.grid import checked_scale
+from srseg.training.augmentation import AugmentationOptions
+from srseg.training.cases import CaseFolder, OpenCases
+from srseg.training.randomness import Draws, draws_of, fold_number, kept_global_state
+from srseg.training.samples import (
+    DegradedSamples,
+    Patch,
+    StoredSamples,
+    Triplet,
+    alike_planes,
+    flipped_and_turned,
+)
+from srseg.training.sampling import draw_start, draw_voxel, wants_foreground
+from srseg.training.spatial import rotation_rule
+from srseg.training.targets import Targets
+
+MODES = ("augment", "matched")
+_BATCHES_AHEAD = 3  # per worker
+
+
+class BatchSource(Dataset):
+    """The batches of a training or a validation, by their number.
+
+    Args:
+        dataset: `SRSegDataset`, or anything with `identifiers`, `load_case`, `load_lr` and
+            `load_valid`.
+        lr_patch_size: LR voxels, 3 entries, or 2 for slices of a 2d configuration.
+        scale_3d: HR voxels per LR voxel, 3 entries; the first is 1 for a 2d configuration.
+        batch_size: samples of the whole batch.
+        label_manager: nnU-Net's.
+        degradation: the planned one; needed by the mode "augment".
+        deep_supervision_scales: target sizes relative to the HR grid; None for one target.
+        oversample_foreground_percent: share (0 to 1) of the batch that must show foreground.
+        mode: "augment" degrades the augmented HR image, "matched" takes the stored LR image.
+        augmentation: options (`AugmentationOptions`), {} for the defaults, None for none at all.
+            In the mode "matched" flips, quarter turns, and noise and blur on LR remain.
+        seed: of everything.
+        fold: a number or "all".
+        iterations_per_epoch: how batch numbers turn into (epoch, iteration).
+        mirror_axes: axes that may be flipped, counted as in `lr_patch_size`.
+        same_every_epoch: repeat the first epoch's batches, for curves that can be compared.
+        samples: which samples of the batch this process makes (several GPUs), None for all.
+
+    Raises:
+        ValueError: if arguments do not fit each other, or the dataset is empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: CaseFolder,
+        lr_patch_size: Sequence[int],
+        scale_3d: Sequence[int],
+        batch_size: int,
+        label_manager: LabelManager,
+        degradation: Degradation | None = None,
+        deep_supervision_scales: Sequence[Sequence[float]] | None = None,
+        oversample_foreground_percent: float = 0.33,
+        mode: str = "augment",
+        augmentation: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        fold: int | str = 0,
+        iterations_per_epoch: int = 250,
+        mirror_axes: Sequence[int] = (),
+        same_every_epoch: bool = False,
+        samples: Sequence[int] | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"unknown loader mode '{mode}'; known: {', '.join(MODES)}.")
+        if mode == "augment" and degradation is None:
+            raise ValueError("the loader mode 'augment' needs a degradation, got none.")
+        if not dataset.identifiers:
+            raise ValueError("there is no case to load: the split has none on this side.")
+        self._identifiers = sorted(dataset.identifiers)  # the order is part of the seed
+        self._two_dimensional = len(lr_patch_size) == 2
+        scale = checked_scale(scale_3d)
+        patch = _patch(lr_patch_size, scale, degradation)
+        self._patch = patch
+        self._cases = OpenCases(dataset, scale)
+        self._batch_size = batch_size
+        self._samples = list(range(batch_size) if samples is None else samples)
+        self._foreground_percent = oversample_foreground_percent
+        self._annotated = (-1, *(int(label) for label in label_manager.all_labels))
+        self._has_ignore = label_manager.has_ignore_label
+        self._targets = Targets(label_manager, deep_supervision_scales)
+        if augmentation is None:
+            self._options = AugmentationOptions.none()
+        else:
+            self._options = AugmentationOptions.from_json(augmentation)
+        first_axis = 1 if self._two_dimensional else 0
+        self._mirror_axes = tuple(axis + first_axis for axis in mirror_axes)
+        self._alike_planes = alike_planes(patch, degradation)
+        if mode == "augment":
+            rule = rotation_rule(tuple(patch.hr_size[first_axis:]))
+            self._make = DegradedSamples(patch, self._options, rule, degradation)
+        else:
+            self._make = StoredSamples(patch, self._options)
+        self._seed, self._fold = int(seed), fold_number(fold)
+        self._iterations_per_epoch = iterations_per_epoch
+        self._same_every_epoch = same_every_epoch
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return batch `number`, counted over all epochs.
+
+        Returns:
+            data (B, C, z, y, x) float32, hr (B, C, Z, Y, X) float32, target: list of
+            (B, 1, Z, Y, X) int16 labels or (B, R, Z, Y, X) bool regions, one per scale,
+            valid (B, 1, Z, Y, X) bool, keys: list of cases. Without the first spatial axis for a
+            2d configuration.
+
+        Raises:
+            RuntimeError: if a case cannot be read; it is named.
+        """
+        epoch, iteration = divmod(number, self._iterations_per_epoch)
+        key = (self._seed, self._fold, 0 if self._same_every_epoch else epoch, iteration)
+        with torch.no_grad(), kept_global_state():
+            made = [self._sample(sample, draws_of(key, sample)) for sample in self._samples]
+        cases, triplets = zip(*made, strict=True)
+        lr_image, hr_image, hr_seg, valid = (
+            self._stacked([vars(triplet)[name] for triplet in triplets])
+            for name in ("lr_image", "hr_image", "hr_seg", "valid")
+        )
+        return {
+            "data": lr_image,
+            "hr": hr_image,
+            "target": self._targets(hr_seg),
+            "valid": valid,
+            "keys": list(cases),
+        }
+
+    def _sample(self, sample: int, draws: Draws) -> tuple[str, Triplet]:
+        """Return the case and the triplet at one position of the batch."""
+        identifier = self._identifiers[draws.numpy.integers(len(self._identifiers))]
+        try:
+            case = self._cases[identifier]
+            foreground = wants_foreground(sample, self._batch_size, self._foreground_percent)
+            centre = None
+            if foreground or self._has_ignore:
+                centre = draw_voxel(
+                    draws.numpy,
+                    case.class_locations,
+                    annotated=self._annotated,
+                    foreground=foreground,
+                )
+            scale = self._patch.scale
+            lr_start = draw_start(
+                draws.numpy,
+                np.asarray(case.hr_shape) // scale,
+                self._patch.lr_size,
+                centre=None if centre is None else centre // scale,
+            )
+            triplet = self._make(case, lr_start, draws)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise RuntimeError(f"case {identifier}: cannot be loaded: {error}") from error
+        triplet = flipped_and_turned(
+            triplet,
+            draws.numpy,
+            options=self._options,
+            mirror_axes=self._mirror_axes,
+            alike_planes=self._alike_planes,
+        )
+        return identifier, triplet
+
+    def _stacked(self, arrays: list[torch.Tensor]) -> torch.Tensor:
+        stacked = torch.stack(arrays)
+        return stacked.squeeze(2) if self._two_dimensional else stacked
+
+
+def _patch(
+    lr_patch_size: Sequence[int], scale: tuple[int, ...], degradation: Degradation | None
+) -> Patch:
+    size = [int(n) for n in lr_patch_size]
+    if len(size) == 2:
+        size = [1, *size]
+    if len(size) != 3 or len(scale) != 3 or min(size) < 1:
+        raise ValueError(
+            f"a patch has 2 or 3 sizes >= 1 and the scale 3, got patch {tuple(lr_patch_size)} and "
+            f"scale {scale}."
+        )
+    if len(lr_patch_size) == 2 and scale[0] != 1:
+        raise ValueError(f"a 2d configuration refines no slices, got scale {scale}.")
+    if degradation is not None and tuple(degradation.scale) != scale:
+        raise ValueError(
+            f"the degradation has scale {tuple(degradation.scale)}, the configuration {scale}."
+        )
+    spacing = (1.0, 1.0, 1.0) if degradation is None else tuple(degradation.hr_spacing)
+    return Patch(np.array(size), np.array(scale), spacing)
+
+
+def make_loader(
+    source: BatchSource,
+    *,
+    start: int,
+    stop: int,
+    num_workers: int,
+    pin_memory: bool = False,
+    multiprocessing_context: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Return the batches `start` to `stop` - 1 in order, made `num_workers` processes ahead.
+
+    Workers live as long as the iterator. With 0 workers a batch is made when it is asked for.
+
+    Args:
+        source: of the batches.
+        start: first batch number, counted over all epochs.
+        stop: one after the last.
+        num_workers: processes, each with one thread.
+        pin_memory: for transfers to a CUDA device.
+        multiprocessing_context: "fork", "spawn", ...; None for the system's own.
+    """
+    workers = {}
+    if num_workers > 0:
+        workers = {
+            "prefetch_factor": _BATCHES_AHEAD,
+            "worker_init_fn": _single_threaded,
+            "multiprocessing_context": multiprocessing_context,
+            "persistent_workers": True,
+        }
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # otherwise it draws from the global state
+        **workers,
+    )
+    return iter(loader)
+
+
+def _single_threaded(_: int) -> None:
+    """Make a worker use one thread: the others belong to the training step."""
+    torch.set_num_threads(1)
+    blosc2.set_nthreads(1)
+    threadpool_limits(limits=1)
