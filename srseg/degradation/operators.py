@@ -269,4 +269,5 @@ def cast_matrix(
 ) -> torch.Tensor:
     """Return `operator_matrix` in a dtype, on a device; cached: do not write into it."""
     with torch.inference_mode(mode=False):
-        return operator_matrix(name, n_hr, axis, options).to(device=device, dtype=dtype)
+        # the dtype first: not every device holds 64-bit numbers
+        return operator_matrix(name, n_hr, axis, options).to(dtype).to(device)

@@ -36,7 +36,7 @@ def draw_spec(
     if spec.randomised is None:
         return spec
     block = spec.randomised
-    draws = torch.rand(11, generator=generator, device=generator.device, dtype=torch.float64)
+    draws = torch.rand(11, generator=generator, device=generator.device)
     nominal, noise_std, *per_axis = draws.tolist()
     axes = spec.axes
     if nominal >= block["nominal_probability"]:
