@@ -1,4 +1,4 @@
-"""The main job by the real commands on the tiny dataset: files, grids, stock tools on the output."""
+"""The main job by the real commands on the tiny data: files, grids, stock tools on the output."""
 
 from __future__ import annotations
 
