@@ -114,7 +114,14 @@ def _resampled_labels(
 def _resampled(
     channel: np.ndarray, grid_from: Grid, grid_to: Grid, interpolator: int
 ) -> np.ndarray:
-    image = _itk_image(channel, grid_from)
+    # One voxel of edge all round: ITK takes points on the outer faces, by rounding, for outside.
+    edged = Grid(
+        shape=tuple(n + 2 for n in grid_from.shape),
+        spacing=grid_from.spacing,
+        origin_xyz=grid_from.world_xyz((-1, -1, -1)),
+        direction_xyz=grid_from.direction_xyz,
+    )
+    image = _itk_image(np.pad(channel, 1, mode="edge"), edged)
     reference = sitk.Image([int(n) for n in grid_to.shape[::-1]], sitk.sitkUInt8)
     _set_geometry(reference, grid_to)
     resampled = sitk.Resample(image, reference, sitk.Transform(), interpolator, 0.0)
