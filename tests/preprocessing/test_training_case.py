@@ -17,8 +17,8 @@ from srseg.preprocessing.raw_cases import RawCase
 from srseg.preprocessing.training_case import class_locations, training_case
 from tests.preprocessing.hand_plans import (
     TRANSPOSES,
-    hand_plans,
     half_space,
+    hand_plans,
     itk_properties,
     managers,
     spec_json,
