@@ -183,7 +183,7 @@ def test_without_lr_image_there_is_no_baseline():
 
 
 def test_padding_beyond_the_reference_does_not_count():
-    sr_image, hr_image, lr_image = images()
+    sr_image, hr_image, _ = images()
     cut = hr_image[:, :, :25, :27]
     expected = sr_metrics(sr_image[:, :, :25, :27], cut)
     for padded in (sr_image, np.where(np.arange(28) == 27, 1e6, sr_image)):
