@@ -25,7 +25,7 @@ def load_pretrained_weights(network: nn.Module, checkpoint_file: str | Path) -> 
     checkpoint_file = Path(checkpoint_file)
     if not checkpoint_file.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint_file} (-pretrained_weights).")
-    offered = load_checkpoint(checkpoint_file, map_location="cpu")["network_weights"]
+    offered = load_checkpoint(checkpoint_file)["network_weights"]
     own = network.state_dict()
     fitting = {
         name: tensor

@@ -27,6 +27,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from srseg import __version__
+from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
 from srseg.networks.build import build_network
 from srseg.networks.joint_unet import deep_supervision_scales
@@ -34,14 +35,24 @@ from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import save_atomically
 from srseg.training.clock import TrainingClock
-from srseg.training.data import batches
+from srseg.training.data import (
+    batches,
+    samples_of_rank,
+    training_batches,
+    validation_batches,
+)
 from srseg.training.losses.joint import JointLoss
 from srseg.training.method import Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
 from srseg.training.optimizer import build_optimizer, learning_rate_at
 from srseg.training.profile import Profile, profile_for
 from srseg.training.progress_log import ProgressLog
-from srseg.training.validation import validate_cases
+from srseg.training.validation import (
+    ValidationRequest,
+    predict_cases,
+    write_segmentation_summary,
+    write_sr_summary,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +143,8 @@ class SRSegTrainer(nnUNetTrainer):
         self.dataset_class = SRSegDataset
 
     def _set_batch_size_and_oversample(self) -> None:
-        super()._set_batch_size_and_oversample()
-        self.batch_size = min(self.batch_size, self.profile.batch_size)
+        """Keep the whole batch's size: the loader deals its samples to the processes."""
+        self.batch_size = self.profile.batch_size
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -156,14 +167,40 @@ class SRSegTrainer(nnUNetTrainer):
     def get_dataloaders(self) -> tuple[Iterator[dict], Iterator[dict]]:
         """Return the iterators of training and validation batches, from where training stands."""
         self.dataset_class = SRSegDataset
-        patch_axes = range(len(self.configuration_manager.patch_size))
-        self.inference_allowed_mirroring_axes = tuple(patch_axes)
+        manager, epoch = self.configuration_manager, self.current_epoch
+        axes = tuple(range(len(manager.patch_size)))
+        self.inference_allowed_mirroring_axes = axes
         train_dataset, val_dataset = self.get_tr_and_val_datasets()
-        common = {"trainer": self, "num_workers": self.profile.num_workers}
-        start = self.current_epoch * self.num_iterations_per_epoch + self.iteration
-        train = batches(train_dataset, start=start, training=True, **common)
-        start = self.current_epoch * self.num_val_iterations_per_epoch
-        return train, batches(val_dataset, start=start, training=False, **common)
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if self.is_ddp else (0, 1)
+        common = {
+            "label_manager": self.label_manager,
+            "batch_size": self.batch_size,
+            "deep_supervision_scales": self._get_deep_supervision_scales(),
+            "oversample_foreground_percent": self.oversample_foreground_percent,
+            "seed": self.seed,
+            "fold": self.fold,
+            "samples": samples_of_rank(self.batch_size, rank, world_size),
+        }
+        steps, val_steps = self.num_iterations_per_epoch, self.num_val_iterations_per_epoch
+        train = training_batches(
+            train_dataset,
+            manager,
+            self.method,
+            mirror_axes=axes,
+            iterations_per_epoch=steps,
+            **common,
+        )
+        val = validation_batches(val_dataset, manager, iterations_per_epoch=val_steps, **common)
+        how = {
+            "num_workers": self.profile.num_workers,
+            "pin_memory": self.device.type == "cuda",
+        }
+        return (
+            batches(train, start=epoch * steps + self.iteration, **how),
+            batches(
+                val, start=epoch * val_steps, **{**how, "num_workers": how["num_workers"] // 2}
+            ),
+        )
 
     def unwrapped_network(self) -> nn.Module:
         """Return the network without DDP and compile wrappers."""
@@ -438,7 +475,7 @@ class SRSegTrainer(nnUNetTrainer):
             self.initialize()
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
-            checkpoint = load_checkpoint(checkpoint, map_location=self.device)
+            checkpoint = load_checkpoint(checkpoint)
         own = checkpoint["srseg"]
         if own["method"]["name"] != self.method.name:
             raise ValueError(
@@ -475,5 +512,36 @@ class SRSegTrainer(nnUNetTrainer):
         """
         self.set_deep_supervision_enabled(False)
         self.network.eval()
-        validate_cases(self, save_probabilities=save_probabilities)
+        _, val_keys = self.do_split()
+        if self.is_ddp:
+            val_keys = val_keys[self.local_rank :: dist.get_world_size()]
+        folder = Path(self.output_folder) / "validation"
+        paired = DegradationSpec.from_json(self.configuration_manager.degradation).paired
+        request = ValidationRequest(
+            network=self.unwrapped_network(),
+            plans_manager=self.plans_manager,
+            configuration_manager=self.configuration_manager,
+            dataset_json=self.dataset_json,
+            dataset=SRSegDataset(self.preprocessed_dataset_folder, list(val_keys)),
+            mirroring_axes=self.inference_allowed_mirroring_axes,
+            device=self.device.type,
+            folder=folder,
+            references=folder.parent / "validation_references"
+            if paired
+            else Path(self.preprocessed_dataset_folder_base) / "gt_segmentations",
+            save_probabilities=save_probabilities,
+        )
+        scores = predict_cases(request)
+        if self.is_ddp:
+            everybody: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(everybody, scores)
+            scores = {case: score for rank in everybody for case, score in rank.items()}
+        if self.local_rank == 0:
+            self.print_to_log_file(f"Mean Validation Dice: {write_segmentation_summary(request)}")
+            if scores:
+                mean = write_sr_summary(scores, folder / "sr")
+                self.print_to_log_file(
+                    f"Mean validation SR PSNR: {mean['psnr_body_db']:.2f} dB in the body, "
+                    f"{mean['psnr_body_gain_over_cubic_db']:+.2f} dB over cubic B-spline"
+                )
         self.set_deep_supervision_enabled(True)

@@ -1,0 +1,186 @@
+"""Whole-case validation of a fold: predictions as files, nnU-Net's summary, and the SR summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+from torch import nn
+
+from srseg import environment
+from srseg.degradation.degradation import degradation_from_plans
+from srseg.degradation.spec import DegradationSpec
+from srseg.images.write import write_segmentation
+from srseg.inference.predictor import Predictor
+from srseg.metrics.summary import mean_metrics, sr_metrics
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.preprocessing.dataset import SRSegDataset
+from srseg.preprocessing.intensity import maps_of
+from srseg.preprocessing.resampling import resample_segmentation
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_WORKER = 700 * 2**20  # a process that imports nnU-Net
+
+
+@dataclass(frozen=True)
+class ValidationRequest:
+    """What is validated and where it is written.
+
+    Attributes:
+        network: trained, without DDP and compile wrappers.
+        plans_manager: of the merged plans.
+        configuration_manager: of the trained configuration.
+        dataset_json: labels, channels, file ending.
+        dataset: the cases to predict (of this process).
+        mirroring_axes: for test-time flips.
+        device: "cuda", "cpu" or "mps".
+        folder: `fold_k/validation`.
+        references: folder of the labels on the native HR grid.
+        save_probabilities: write them too.
+    """
+
+    network: nn.Module
+    plans_manager: SRSegPlansManager
+    configuration_manager: SRSegConfigurationManager
+    dataset_json: dict[str, Any]
+    dataset: SRSegDataset
+    mirroring_axes: Sequence[int] | None
+    device: str
+    folder: Path
+    references: Path
+    save_probabilities: bool = False
+
+
+def predict_cases(request: ValidationRequest) -> dict[str, dict[str, float]]:
+    """Write the prediction of every case; return its SR metrics, {} for a network without SR.
+
+    LR is the stored LR image: degraded as planned, or the real one of a pair.
+    """
+    predictor = Predictor.from_network(
+        request.network,
+        request.plans_manager,
+        request.configuration_manager,
+        request.dataset_json,
+        mirroring_axes=request.mirroring_axes,
+        device=request.device,
+    )
+    paired = DegradationSpec.from_json(request.configuration_manager.degradation).paired
+    degrade = None if paired else _degrade(request.configuration_manager)
+    scores: dict[str, dict[str, float]] = {}
+    for number, case in enumerate(request.dataset.identifiers, start=1):
+        logger.info("validating %s (%d of %d)", case, number, len(request.dataset.identifiers))
+        hr_image, hr_seg, _, properties = request.dataset.load_case(case)
+        lr_image = np.asarray(request.dataset.load_lr(case)[:])
+        logits, sr_image = predictor.predict_preprocessed(torch.from_numpy(lr_image))
+        predictor.export_case(
+            case,
+            logits,
+            sr_image,
+            hr_properties=properties,
+            out_folder=request.folder,
+            save_probabilities=request.save_probabilities,
+        )
+        if paired:
+            _write_reference(request, case, np.asarray(hr_seg[:]), properties)
+        if sr_image is not None:
+            valid = request.dataset.load_valid(case)
+            scores[case] = _sr_scores(
+                sr_image.cpu().numpy(),
+                np.asarray(hr_image[:]),
+                lr_image,
+                properties,
+                valid=None if valid is None else np.asarray(valid[:])[0],
+                degrade=degrade,
+            )
+    return scores
+
+
+def _sr_scores(
+    sr_image: np.ndarray,
+    hr_image: np.ndarray,
+    lr_image: np.ndarray,
+    properties: Mapping[str, Any],
+    *,
+    valid: np.ndarray | None,
+    degrade: Callable[[np.ndarray], np.ndarray] | None,
+) -> dict[str, float]:
+    """Return the SR metrics of one case in raw units on the preprocessed HR grid."""
+    maps = maps_of(properties)
+    raw = [
+        np.stack([m.invert(channel) for m, channel in zip(maps, image, strict=True)])
+        for image in (sr_image, hr_image, lr_image)
+    ]
+    return sr_metrics(*raw, valid=valid, degrade=degrade)
+
+
+def _degrade(manager: SRSegConfigurationManager) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the planned degradation of raw (C, Z, Y, X) arrays."""
+    degradation = degradation_from_plans(manager)
+    return lambda image: degradation(torch.from_numpy(np.ascontiguousarray(image))).numpy()
+
+
+def _write_reference(
+    request: ValidationRequest, case: str, hr_seg: np.ndarray, properties: Mapping[str, Any]
+) -> None:
+    """Write a pair's labels on the predicted grid: the raw labels lie on the HR scan's own."""
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    labels = resample_segmentation(np.clip(hr_seg, 0, None), shape, None, None)[0]
+    native = insert_crop_into_image(
+        np.zeros(properties["shape_before_cropping"], dtype=labels.dtype),
+        labels,
+        properties["bbox_used_for_cropping"],
+    )
+    request.references.mkdir(parents=True, exist_ok=True)
+    write_segmentation(
+        native.transpose(request.plans_manager.transpose_backward),
+        request.references / f"{case}{request.dataset_json['file_ending']}",
+        properties,
+        reader_writer=request.plans_manager.image_reader_writer_class(),
+    )
+
+
+def write_sr_summary(scores: Mapping[str, Mapping[str, float]], folder: Path) -> dict[str, float]:
+    """Write `sr/summary_sr.json` (per case and mean; not finite becomes null); return the mean."""
+    mean = mean_metrics(list(scores.values()))
+    content = {"mean": mean, "metric_per_case": [{"case": k, **v} for k, v in scores.items()]}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    (folder / "summary_sr.json").write_text(text + "\n", encoding="utf-8")
+    return mean
+
+
+def write_segmentation_summary(request: ValidationRequest) -> float:
+    """Write nnU-Net's `summary.json`; return the mean foreground Dice."""
+    labels = request.plans_manager.get_label_manager(request.dataset_json)
+    metrics = compute_metrics_on_folder(
+        str(request.references),
+        str(request.folder),
+        str(request.folder / "summary.json"),
+        request.plans_manager.image_reader_writer_class(),
+        request.dataset_json["file_ending"],
+        labels.foreground_regions if labels.has_regions else labels.foreground_labels,
+        labels.ignore_label,
+        chill=True,
+        num_processes=environment.worker_count(_BYTES_PER_WORKER),
+    )
+    return float(metrics["foreground_mean"]["Dice"])
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with numbers that JSON does not know as None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [_finite(content) for content in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
