@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,23 +74,19 @@ def load_checkpoint(checkpoint_file: str | Path) -> dict[str, Any]:
     checkpoint_file = Path(checkpoint_file)
     if not checkpoint_file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {checkpoint_file}.")
+    if not zipfile.is_zipfile(checkpoint_file):  # torch writes zip files; the index stands last
+        raise ValueError(f"the checkpoint {checkpoint_file} is damaged or truncated.")
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             checkpoint = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, RuntimeError, LookupError, OSError, EOFError) as error:
         raise ValueError(
             f"the checkpoint {checkpoint_file} is damaged, or holds objects other than tensors and "
             f"plain values, which are not loaded because they could run code "
             f"({_first_sentence(error)})."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"the checkpoint {checkpoint_file} is damaged ({_first_sentence(error)})."
-        ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise ValueError(
-            f"{checkpoint_file} is no checkpoint of a model: no network_weights in it."
-        )
+        raise ValueError(f"{checkpoint_file} is no model's checkpoint: it has no network_weights.")
     return checkpoint
 
 
