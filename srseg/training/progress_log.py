@@ -53,6 +53,17 @@ class ProgressLog(LocalLogger):
             for key, values in self.my_fantastic_logging.items()
         }
 
+    def report(self, epoch: int) -> str:
+        """Return the epoch in one line for people."""
+        record = self.epoch_record(epoch)
+        seconds = record["epoch_end_timestamps"] - record["epoch_start_timestamps"]
+        dice = ", ".join(f"{value:.4f}" for value in record["dice_per_class_or_region"])
+        return (
+            f"train loss {record['train_losses']:.4f}, val loss {record['val_losses']:.4f}, "
+            f"pseudo Dice [{dice}], SR gain over cubic {record['psnr_gain_db']:+.2f} dB, "
+            f"{seconds:.1f} s"
+        )
+
     def append_jsonl(self, file: Path, epoch: int) -> None:
         """Append the epoch's record to a JSON-lines file."""
         record = {"epoch": epoch, **self.epoch_record(epoch)}

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,14 +25,13 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from srseg import __version__
 from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
 from srseg.networks.build import build_network
 from srseg.networks.joint_unet import deep_supervision_scales
 from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
-from srseg.training.checkpoint import save_atomically
+from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
 from srseg.training.data import (
     batches,
@@ -47,14 +45,11 @@ from srseg.training.online_metrics import dice_counts, epoch_scores, squared_err
 from srseg.training.optimizer import build_optimizer, learning_rate_at
 from srseg.training.profile import Profile, profile_for
 from srseg.training.progress_log import ProgressLog
-from srseg.training.validation import (
-    ValidationRequest,
-    predict_cases,
-    write_segmentation_summary,
-    write_sr_summary,
-)
+from srseg.training.stopping import StopRequest
+from srseg.training.validation import ValidationRequest, validate
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GRADIENT_CLIP = 12.0
 SECONDS_BETWEEN_SAVES = 120.0
@@ -90,7 +85,7 @@ class SRSegTrainer(nnUNetTrainer):
         self.profile = profile_for(self.device, self.configuration_manager.batch_size)
         self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
         self._last_save = time.monotonic()
-        self._stop_requested = False
+        self.stop_request = StopRequest()
 
     def configure(
         self,
@@ -239,7 +234,7 @@ class SRSegTrainer(nnUNetTrainer):
         """
         self.on_train_start()
         self.clock.start()
-        with self._stop_on_signal():
+        with self.stop_request.on_signals():
             while not self.clock.finished(self.current_epoch, self.iteration):
                 self.on_epoch_start()
                 self.on_train_epoch_start()
@@ -259,38 +254,13 @@ class SRSegTrainer(nnUNetTrainer):
         while self.iteration < self.num_iterations_per_epoch:
             if outputs and self.clock.finished(self.current_epoch, self.iteration):
                 break
-            if self._stop_requested:
+            if self.stop_request:
                 self.partial_epoch = outputs
                 self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
                 raise KeyboardInterrupt
             outputs.append(self.train_step(next(self.dataloader_train)))
             self.iteration += 1
         return outputs
-
-    @contextlib.contextmanager
-    def _stop_on_signal(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end training after the current step instead of inside it."""
-
-        def request_stop(*_: Any) -> None:
-            self._stop_requested = True
-            self.print_to_log_file("stop requested: saving after this step")
-
-        previous: dict[int, Callable | int | None] = {}
-        with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, request_stop)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def on_train_start(self) -> None:
-        """Make loaders and write what inference reads into the model folder."""
-        super().on_train_start()
-        source = Path(self.preprocessed_dataset_folder_base) / "srseg_preprocessing.json"
-        if self.local_rank == 0 and source.is_file():
-            shutil.copyfile(source, Path(self.output_folder_base) / source.name)
 
     def on_train_epoch_start(self) -> None:
         """Announce the epoch; the learning rate follows the step, not the epoch."""
@@ -364,13 +334,13 @@ class SRSegTrainer(nnUNetTrainer):
 
     # ---- logging and checkpoints ---------------------------------------------------------
 
-    def _gathered(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the outputs of all processes."""
+    def _gathered(self, own: T) -> list[T]:
+        """Return what every process has, in order of rank."""
         if not self.is_ddp:
-            return outputs
+            return [own]
         everybody: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everybody, outputs)
-        return [output for rank in everybody for output in rank]
+        dist.all_gather_object(everybody, own)
+        return everybody
 
     def _log_losses(self, outputs: list[dict[str, Any]], prefix: str) -> None:
         names = outputs[0]["terms"] if outputs else ()
@@ -381,11 +351,11 @@ class SRSegTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the epoch's mean losses."""
-        self._log_losses(self._gathered(train_outputs), "train")
+        self._log_losses(list(chain(*self._gathered(train_outputs))), "train")
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log losses, pseudo Dice, SR gain and the joint score with its moving average."""
-        outputs = self._gathered(val_outputs)
+        outputs = list(chain(*self._gathered(val_outputs)))
         self._log_losses(outputs, "val")
         scores = epoch_scores([o["counts"] for o in outputs], [o["errors"] for o in outputs])
         averages = self.logger.get_value("ema_joint_score", step=None)
@@ -406,22 +376,18 @@ class SRSegTrainer(nnUNetTrainer):
         """Report the epoch, write logs and plot, save `latest` and `best` checkpoints."""
         epoch = self.current_epoch
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
-        record = self.logger.local_logger.epoch_record(epoch)
-        seconds = record["epoch_end_timestamps"] - record["epoch_start_timestamps"]
-        dice = ", ".join(f"{value:.4f}" for value in record["dice_per_class_or_region"])
-        self.print_to_log_file(
-            f"train loss {record['train_losses']:.4f}, val loss {record['val_losses']:.4f}, "
-            f"pseudo Dice [{dice}], SR gain over cubic {record['psnr_gain_db']:+.2f} dB, "
-            f"{seconds:.1f} s, {100 * self.clock.progress(epoch + 1, 0):.0f} % done"
-        )
+        log = self.logger.local_logger
+        share = 100 * self.clock.progress(epoch + 1, 0)
+        self.print_to_log_file(f"{log.report(epoch)}, {share:.0f} % done")
         self.current_epoch, self.iteration = epoch + 1, 0
         if self.local_rank != 0:
             return
         folder = Path(self.output_folder)
-        self.logger.local_logger.append_jsonl(folder / "training_log.jsonl", epoch)
+        log.append_jsonl(folder / "training_log.jsonl", epoch)
         self.logger.plot_progress_png(self.output_folder)
-        if self._best_ema is None or record["ema_joint_score"] > self._best_ema:
-            self._best_ema = record["ema_joint_score"]
+        average = log.get_value("ema_joint_score", epoch)
+        if self._best_ema is None or average > self._best_ema:
+            self._best_ema = average
             self.save_checkpoint(str(folder / "checkpoint_best.pth"))
         overdue = time.monotonic() - self._last_save > SECONDS_BETWEEN_SAVES
         if overdue or (epoch + 1) % self.save_every == 0:
@@ -441,66 +407,20 @@ class SRSegTrainer(nnUNetTrainer):
         """Write network, optimiser, logs and position to `filename`, in one step, on rank 0."""
         if self.local_rank != 0 or self.disable_checkpointing:
             return
-        scaler = self.grad_scaler
-        content = {
-            "network_weights": self.unwrapped_network().state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch,
-            "init_args": self.my_init_kwargs,
-            "trainer_name": type(self).__name__,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "srseg": {
-                "version": __version__,
-                "method": self.method.to_json(),
-                "seed": self.seed,
-                "iteration": self.iteration,
-                "iterations_per_epoch": self.num_iterations_per_epoch,
-                "partial_epoch": self.partial_epoch,
-                "elapsed_seconds": self.clock.elapsed(),
-                "rng_state": torch.get_rng_state(),
-            },
-        }
-        save_atomically(content, filename)
+        save_atomically(trainer_state(self), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Continue from a checkpoint: weights, optimiser, logs, epoch and step.
 
         Raises:
-            ValueError: if it was written by another method, or with other epoch lengths.
+            ValueError: if it cannot be continued; see `restore_trainer`.
         """
         if not self.was_initialized:
             self.initialize()
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
             checkpoint = load_checkpoint(checkpoint)
-        own = checkpoint["srseg"]
-        if own["method"]["name"] != self.method.name:
-            raise ValueError(
-                f"the checkpoint was trained by method '{own['method']['name']}', "
-                f"not by '{self.method.name}'; train a new model or use -tr "
-                f"{own['method']['name']}."
-            )
-        if own["iteration"] and own["iterations_per_epoch"] != self.num_iterations_per_epoch:
-            raise ValueError(
-                f"the checkpoint stopped inside an epoch of {own['iterations_per_epoch']} "
-                f"iterations; continue with -iterations_per_epoch {own['iterations_per_epoch']}, "
-                f"got {self.num_iterations_per_epoch}."
-            )
-        self.unwrapped_network().load_state_dict(checkpoint["network_weights"])
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        self.logger.load_checkpoint(checkpoint["logging"])
-        self._best_ema = checkpoint["_best_ema"]
-        self.current_epoch = checkpoint["current_epoch"]
-        self.iteration = own["iteration"]
-        self.partial_epoch = list(own["partial_epoch"])
-        self.clock.spent_seconds = own["elapsed_seconds"]
-        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        torch.set_rng_state(own["rng_state"].cpu())
+        restore_trainer(self, checkpoint)
 
     # ---- final validation ------------------------------------------------------------------
 
@@ -530,18 +450,8 @@ class SRSegTrainer(nnUNetTrainer):
             if paired
             else Path(self.preprocessed_dataset_folder_base) / "gt_segmentations",
             save_probabilities=save_probabilities,
+            summarise=self.local_rank == 0,
         )
-        scores = predict_cases(request)
-        if self.is_ddp:
-            everybody: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(everybody, scores)
-            scores = {case: score for rank in everybody for case, score in rank.items()}
-        if self.local_rank == 0:
-            self.print_to_log_file(f"Mean Validation Dice: {write_segmentation_summary(request)}")
-            if scores:
-                mean = write_sr_summary(scores, folder / "sr")
-                self.print_to_log_file(
-                    f"Mean validation SR PSNR: {mean['psnr_body_db']:.2f} dB in the body, "
-                    f"{mean['psnr_body_gain_over_cubic_db']:+.2f} dB over cubic B-spline"
-                )
+        for line in validate(request, self._gathered):
+            self.print_to_log_file(line)
         self.set_deep_supervision_enabled(True)

@@ -46,6 +46,7 @@ class ValidationRequest:
         folder: `fold_k/validation`.
         references: folder of the labels on the native HR grid.
         save_probabilities: write them too.
+        summarise: whether this process writes the summaries.
     """
 
     network: nn.Module
@@ -58,6 +59,29 @@ class ValidationRequest:
     folder: Path
     references: Path
     save_probabilities: bool = False
+    summarise: bool = True
+
+
+def validate(request: ValidationRequest, gather: Callable[[dict], list[dict]]) -> list[str]:
+    """Predict the cases and write both summaries; return them in lines for the log.
+
+    Args:
+        request: what to validate; each process of a DDP training has its own cases.
+        gather: returns the results of all processes.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for part in gather(predict_cases(request)):
+        scores |= part
+    if not request.summarise:
+        return []
+    lines = [f"Mean Validation Dice: {write_segmentation_summary(request):.4f}"]
+    if scores:
+        mean = write_sr_summary(scores, request.folder / "sr")
+        lines.append(
+            f"Mean Validation SR PSNR: {mean['psnr_body_db']:.2f} dB in the body, "
+            f"{mean['psnr_body_gain_over_cubic_db']:+.2f} dB over cubic B-spline"
+        )
+    return lines
 
 
 def predict_cases(request: ValidationRequest) -> dict[str, dict[str, float]]:
