@@ -71,8 +71,8 @@ class HRStage(nn.Module):
             channels = width
         self.convs = nn.Sequential(*layers)
         self.num_convs, self.width = num_convs, width
-        self.seg_head = conv_op(width, num_classes, 1)
-        self.sr_head = conv_op(width, num_sr_channels, 1) if num_sr_channels else None
+        self.seg_head = nn.Linear(width, num_classes)
+        self.sr_head = nn.Linear(width, num_sr_channels) if num_sr_channels else None
         self.interpolation = Interpolation(self.scale) if num_sr_channels else None
 
     @property
@@ -101,14 +101,14 @@ class HRStage(nn.Module):
                 f"features {tuple(features.shape)} and LR image {tuple(lr_image.shape)} "
                 "must agree in batch and spatial shape."
             )
-        hidden = features if self.upsample is None else self.upsample(features)
+        hidden = _channels_last_on_cpu(features)
+        hidden = hidden if self.upsample is None else self.upsample(hidden)
         hidden = self.convs(hidden)
         with full_precision(hidden.device.type):
-            hidden = hidden.float()
-            logits = self.seg_head(hidden)
             if self.sr_head is None:
-                return logits, None
-            return logits, self.interpolation(lr_image) + self.sr_head(hidden)
+                return _pointwise(hidden.float(), [self.seg_head])[0], None
+            logits, residual = _pointwise(hidden.float(), [self.seg_head, self.sr_head])
+            return logits, self.interpolation(lr_image) + residual
 
     @torch.no_grad()
     def start_as_interpolation(self) -> None:
@@ -123,13 +123,39 @@ class HRStage(nn.Module):
             kernel = torch.randn(weight.shape[:2], device=weight.device) * std
             weight.copy_(kernel.reshape(*kernel.shape, *(1 for _ in self.scale)).expand_as(weight))
             nn.init.zeros_(self.upsample.bias)
+        nn.init.kaiming_normal_(self.seg_head.weight, a=0.01)  # as nnU-Net's 1x1 convolutions
+        nn.init.zeros_(self.seg_head.bias)
         if self.sr_head is not None:
             nn.init.zeros_(self.sr_head.weight)
             nn.init.zeros_(self.sr_head.bias)
 
     def compute_conv_feature_map_size(self, lr_shape: Sequence[int]) -> int:
-        """Return the elements of all convolution outputs for one LR input of `lr_shape`."""
+        """Return the elements of all convolution and head outputs for one input of `lr_shape`."""
         hr_voxels = prod(lr_shape) * prod(self.scale)
         maps = self.width * (self.num_convs + (self.upsample is not None))
-        heads = self.seg_head.out_channels + (self.sr_head.out_channels if self.sr_head else 0)
+        heads = self.seg_head.out_features + (self.sr_head.out_features if self.sr_head else 0)
         return hr_voxels * (maps + heads)
+
+
+def _channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:
+    """Return `features` in the layout that CPU convolutions of few channels are fastest in.
+
+    Nothing in the HR stage needs another layout, so one small copy here serves all of it. The
+    trunk is left as it is: instance norm would undo the layout after every convolution.
+    """
+    if features.device.type != "cpu":
+        return features
+    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
+    return features.contiguous(memory_format=layout)
+
+
+def _pointwise(hidden: torch.Tensor, heads: Sequence[nn.Linear]) -> Sequence[torch.Tensor]:
+    """Return the (B, out, Z, Y, X) results of `heads` on `hidden` (B, width, Z, Y, X).
+
+    One matrix product for all: a 1x1 convolution per head takes several times as long on a CPU,
+    and TF32 would make it less than float32 on a GPU.
+    """
+    weight = torch.cat([head.weight for head in heads])
+    bias = torch.cat([head.bias for head in heads])
+    stacked = nn.functional.linear(hidden.movedim(1, -1), weight, bias).movedim(-1, 1)
+    return stacked.split([head.out_features for head in heads], dim=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from srseg.networks.build import build_network
 
@@ -47,7 +48,7 @@ def architecture() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def make_network() -> Callable[..., torch.nn.Module]:
+def make_network() -> Callable[..., nn.Module]:
     """A function that builds a seeded JointUNet from scale, channels, classes and arch_kwargs."""
 
     def make(
@@ -57,9 +58,26 @@ def make_network() -> Callable[..., torch.nn.Module]:
         *,
         deep_supervision: bool = False,
         **changes: Any,
-    ) -> torch.nn.Module:
+    ) -> nn.Module:
         torch.manual_seed(3)
         planned = tiny_architecture(len(scale), scale=list(scale), **changes)
         return build_network(planned, channels, num_classes, deep_supervision=deep_supervision)
 
     return make
+
+
+@pytest.fixture
+def conv_outputs() -> Callable[[nn.Module], list[int]]:
+    """A function that returns the list into which a module's convolutions will count."""
+    kinds = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+    def count(network: nn.Module) -> list[int]:
+        counted: list[int] = []
+        for module in network.modules():
+            if isinstance(module, kinds):
+                module.register_forward_hook(
+                    lambda _m, _i, output: counted.append(output[0].numel())
+                )
+        return counted
+
+    return count

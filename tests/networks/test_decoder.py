@@ -70,10 +70,8 @@ def test_deep_supervision_is_float32_under_autocast():
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_feature_maps_are_counted_as_the_convolutions_put_out(deep_supervision):
-    decoder, counted = make_decoder(deep_supervision=deep_supervision), []
-    for module in decoder.modules():
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-            module.register_forward_hook(lambda _m, _i, output: counted.append(output[0].numel()))
+def test_feature_maps_are_counted_as_they_are_put_out(deep_supervision, conv_outputs):
+    decoder = make_decoder(deep_supervision=deep_supervision)
+    counted = conv_outputs(decoder)
     decoder.deep_supervision_logits(decoder(make_skips()))
     assert decoder.compute_conv_feature_map_size(SHAPES[0]) == sum(counted)
