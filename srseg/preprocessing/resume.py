@@ -35,6 +35,7 @@ _CONFIGURATION_KEYS = (
     "resampling_fn_seg_kwargs",
 )
 _PLANS_KEYS = ("transpose_forward", "image_reader_writer")
+_RAW_FILES = "raw files of "
 _DATASET_KEYS = ("channel_names", "labels", "regions_class_order")
 
 
@@ -57,14 +58,15 @@ def inputs_of(
         statistics = plans_manager.foreground_intensity_properties_per_channel
         inputs["plans: foreground_intensity_properties_per_channel"] = statistics
     inputs.update({f"dataset.json: {key}": dataset_json.get(key) for key in _DATASET_KEYS})
-    inputs.update({f"raw files of {name}": _marks(files) for name, files in cases.items()})
+    inputs.update({f"{_RAW_FILES}{name}": _marks(files) for name, files in cases.items()})
     return json.loads(json.dumps(inputs))  # as it will be read back: tuples are lists
 
 
 def missing_cases(folder: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return which of the cases are still to be made in `folder`, and record what shapes them.
 
-    What an interrupted run left half-written is removed.
+    What an interrupted run left half-written is removed. Raw files of cases that are not done may
+    have changed since: the case that stopped a run can be corrected.
 
     Args:
         folder: the preprocessed configuration's folder; made if it does not exist.
@@ -76,27 +78,42 @@ def missing_cases(folder: Path, inputs: Mapping[str, Any], names: Sequence[str])
     """
     record_file = folder / RECORD_FILE
     done = set(SRSegDataset.get_identifiers(folder)) if folder.is_dir() else set()
-    if record_file.is_file():
-        recorded = json.loads(record_file.read_text(encoding="utf-8"))
-        if recorded["hash"] != _hash(inputs):
-            changed = _changes(recorded["inputs"], inputs)
-            raise ValueError(
-                f"{folder} was preprocessed from other inputs ({changed}); run with --clean to "
-                f"make it anew, or give the plans another name."
-            )
-    elif done:
+    recorded = _read_record(record_file)
+    if recorded is None and done:
         raise ValueError(
             f"{folder} holds {len(done)} cases without a record of what they were made from; run "
             f"with --clean to make it anew."
         )
+    if recorded is not None and done:
+        changed = _changes(_binding(recorded["inputs"], done), _binding(inputs, done))
+        if changed:
+            raise ValueError(
+                f"{folder} was preprocessed from other inputs ({changed}); run with --clean to "
+                f"make it anew, or give the plans another name."
+            )
     remove_temporaries(folder)
-    if not record_file.is_file():
+    record = {"hash": _hash(inputs), "inputs": inputs}
+    if record != recorded:
         record_file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"hash": _hash(inputs), "inputs": inputs}, indent=1)
         unfinished = record_file.with_suffix(".tmp")
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(json.dumps(record, indent=1), encoding="utf-8")
         unfinished.replace(record_file)
     return [name for name in names if name not in done]
+
+
+def _read_record(record_file: Path) -> dict[str, Any] | None:
+    if not record_file.is_file():
+        return None
+    return json.loads(record_file.read_text(encoding="utf-8"))
+
+
+def _binding(inputs: Mapping[str, Any], done: set[str]) -> dict[str, Any]:
+    """Return the inputs that what is done depends on."""
+    return {
+        key: value
+        for key, value in inputs.items()
+        if not key.startswith(_RAW_FILES) or key.removeprefix(_RAW_FILES) in done
+    }
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -116,7 +133,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 4) -> s
     for key in differing[:most]:
         if key not in old or key not in new:
             words.append(f"{key} {'added' if key in new else 'removed'}")
-        elif key.startswith("raw files"):
+        elif key.startswith(_RAW_FILES):
             words.append(f"{key} changed")
         else:
             words.append(f"{key} {_short(old[key])} -> {_short(new[key])}")

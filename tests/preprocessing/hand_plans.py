@@ -20,11 +20,12 @@ OBLIQUE = (0.8, -0.48, 0.36, 0.6, 0.64, -0.48, 0.0, 0.6, 0.8)
 STATISTICS = {"mean": 40.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 90.0}
 
 
-def spec_json(*operators: str, **options: float) -> dict:
+def spec_json(*operators: str) -> dict:
     """Return the JSON of a degradation with one operator per axis (one name: for all)."""
     names = operators * 3 if len(operators) == 1 else operators
-    axes = [AxisDegradation(name, options if name == "slice_gauss" else {}) for name in names]
-    return DegradationSpec(tuple(axes)).to_json()
+    options = {"kspace_crop": {"window": "none"}}
+    axes = tuple(AxisDegradation(name, options.get(name, {})) for name in names)
+    return DegradationSpec(axes).to_json()
 
 
 def hand_plans(
