@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -28,7 +29,7 @@ from srseg.planning.grids import Cases, Wishes, plan_grids
 from srseg.planning.json_file import write_json
 from srseg.planning.memory_model import MemoryModel
 from srseg.planning.modality import is_multislice, modality_of
-from srseg.planning.oracle_plans import OraclePlanner, oracle_plans_name
+from srseg.planning.oracle_plans import OraclePlanner
 from srseg.planning.patch_free import MAX_DATASET_COVERED, patch_free_configuration
 from srseg.planning.raw_dataset import find_raw_dataset, reader_writer_class
 from srseg.planning.scale_rule import Scale
@@ -305,10 +306,10 @@ def read_fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _check_plans_name(name: str) -> None:
-    if not name or "__" in name or Path(name).name != name or name == oracle_plans_name(name):
+    if not re.fullmatch(r"\w[\w.-]*", name) or "__" in name or name.endswith("OraclePlans"):
         raise ValueError(
-            f"'{name}' cannot be the name of plans: it must be a file name without '__', which "
-            "separates method, plans and configuration in folder names."
+            f"'{name}' cannot be the name of plans: letters, digits, '.', '-' and '_' are allowed, "
+            "'__' separates parts of folder names, and OraclePlans are written beside."
         )
 
 

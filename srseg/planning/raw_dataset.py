@@ -18,6 +18,7 @@ from nnunetv2.imageio.reader_writer_registry import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg import environment
+from srseg.images.checks import declared_labels
 from srseg.plans.datasets import dataset_name
 from srseg.preprocessing.raw_cases import CaseFiles, training_files
 
@@ -95,7 +96,27 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) or "background must be 0, regions need regions_class_order"
         raise ValueError(f"the labels of {file} cannot be used: {reason}.") from error
+    values = sorted(declared_labels(content))
+    if values != list(range(len(values))):
+        raise ValueError(
+            f"the label values of {file} must be 0, 1, 2, ... without a gap, got "
+            f"{', '.join(map(str, values))}."
+        )
     return content
+
+
+def check_integrity(raw: RawDataset) -> None:
+    """Check dataset.json against the files; what is in the files the fingerprint checks.
+
+    Raises:
+        ValueError: if the number of cases is not `numTraining`.
+    """
+    declared = raw.dataset_json.get("numTraining")
+    if declared != len(raw.cases):
+        raise ValueError(
+            f"dataset.json of {raw.name} declares numTraining {declared}, but there are "
+            f"{len(raw.cases)} training cases."
+        )
 
 
 def reader_writer_class(raw: RawDataset) -> type[BaseReaderWriter]:

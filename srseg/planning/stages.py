@@ -1,0 +1,201 @@
+"""The three stages of a dataset, as the commands run them: fingerprint, plans, preprocessing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from srseg import environment
+from srseg.planning.fingerprint import SRSegFingerprintExtractor
+from srseg.planning.planner import CONFIGURATIONS, PLANS_NAME, SRSegPlanner
+from srseg.planning.raw_dataset import RawDataset, check_integrity, find_raw_dataset
+from srseg.plans.managers import SRSegPlansManager, load_plans
+
+logger = logging.getLogger(__name__)
+
+GT_FOLDER = "gt_segmentations"
+
+
+def extract_fingerprint(
+    dataset: int | str,
+    *,
+    num_processes: int | None = None,
+    verify: bool = False,
+    clean: bool = False,
+    show_progress: bool = True,
+) -> dict:
+    """Return a dataset's fingerprint after writing it where it is missing.
+
+    Args:
+        dataset: its number or name.
+        num_processes: at most; None takes the cores there are.
+        verify: check dataset.json against the files, and every case again.
+        clean: read all cases again.
+        show_progress: a bar, where the output is a terminal.
+    """
+    extractor = SRSegFingerprintExtractor(
+        dataset, num_processes or environment.available_cores(), verbose=False
+    )
+    logger.info("Fingerprint of %s", extractor.dataset_name)
+    if verify:
+        check_integrity(extractor.raw_dataset)
+    extractor.show_progress_bar = show_progress
+    return extractor.run(overwrite_existing=clean or verify)
+
+
+def plan(
+    dataset: int | str,
+    *,
+    plans_name: str = PLANS_NAME,
+    gpu_memory_gb: float = 8.0,
+    hr_spacing: Sequence[float] | None = None,
+    scale: Sequence[int] | None = None,
+    lr_spacing: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return a dataset's plans after writing them.
+
+    Args:
+        dataset: its number or name.
+        plans_name: of the plans file.
+        gpu_memory_gb: what training may take.
+        hr_spacing: of the HR grid in mm, reader order, instead of nnU-Net's rule.
+        scale: reader order, instead of the rule's.
+        lr_spacing: of the LR grid in mm, reader order.
+    """
+    planner = SRSegPlanner(
+        dataset,
+        gpu_memory_target_in_gb=gpu_memory_gb,
+        plans_name=plans_name,
+        overwrite_target_spacing=hr_spacing,
+        scale=scale,
+        lr_spacing=lr_spacing,
+    )
+    return planner.plan_experiment()
+
+
+def summary(plans: Mapping[str, Any]) -> list[str]:
+    """Return the plans in a few lines for people."""
+    manager = SRSegPlansManager(dict(plans))
+    folder = environment.required_folder("nnUNet_preprocessed") / manager.dataset_name
+    lines = [f"Plans of {manager.dataset_name} ({folder / manager.plans_name}.json)"]
+    for name in manager.available_configurations:
+        configuration = manager.get_configuration(name)
+        patch = _spaced(configuration.patch_size)
+        lines.append(
+            f"  {name}: scale {_spaced(configuration.scale)}, LR patch {patch}, batch size "
+            f"{configuration.batch_size}"
+        )
+    first = manager.get_configuration(manager.available_configurations[0])
+    lines += [f"  {key}: {words}" for key, words in first.rationale.items()]
+    order = manager.transpose_forward
+    if order != [0, 1, 2]:
+        axes = ", ".join("ZYX"[axis] for axis in order)
+        lines.append(f"  axes of scale and patch: {axes} of the files")
+    return lines
+
+
+def check_configurations(wanted: Sequence[str] | None, plans_file: Path) -> None:
+    """Refuse configuration names that neither the planner nor the plans there may be know.
+
+    Raises:
+        ValueError: naming the known ones.
+    """
+    known = list(CONFIGURATIONS)
+    if plans_file.is_file():
+        known += load_plans(plans_file).available_configurations
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown:
+        raise ValueError(
+            f"unknown configuration '{unknown[0]}'; known: {', '.join(dict.fromkeys(known))}."
+        )
+
+
+def preprocess(
+    dataset: int | str,
+    plans_name: str,
+    *,
+    configurations: Sequence[str] | None = None,
+    num_processes: Sequence[int] | None = None,
+    clean: bool = False,
+    show_progress: bool = True,
+) -> None:
+    """Preprocess a dataset's configurations, each folder once, and copy its labels.
+
+    Args:
+        dataset: its number or name.
+        plans_name: of the plans file.
+        configurations: None takes all planned ones.
+        num_processes: one number, or one per configuration; None takes the cores there are.
+        clean: make all cases anew.
+        show_progress: a bar, where the output is a terminal.
+
+    Raises:
+        ValueError: if a configuration is unknown, none of them is planned, or the numbers of
+            processes do not fit.
+        FileNotFoundError: if the plans are missing.
+    """
+    raw = find_raw_dataset(dataset)
+    folder = environment.required_folder("nnUNet_preprocessed") / raw.name
+    plans_file = folder / f"{plans_name}.json"
+    plans_manager = load_plans(plans_file)
+    check_configurations(configurations, plans_file)
+    planned = plans_manager.available_configurations
+    wanted = list(configurations or planned)
+    counts: list[int | None] = list(num_processes or [None])
+    if len(counts) == 1:
+        counts *= len(wanted)
+    if len(counts) != len(wanted):
+        raise ValueError(
+            f"-np takes one number or one per configuration: got {len(counts)} for {len(wanted)} "
+            f"({', '.join(wanted)})."
+        )
+    missing = [name for name in wanted if name not in planned]
+    if len(missing) == len(wanted):
+        raise ValueError(
+            f"{', '.join(missing)} is not planned for {raw.name}; planned: {', '.join(planned)}."
+        )
+    if missing:
+        logger.warning("%s is not planned for %s; left out.", ", ".join(missing), raw.name)
+    done = set()
+    for name, count in zip(wanted, counts, strict=True):
+        if name in missing:
+            continue
+        configuration = plans_manager.get_configuration(name)
+        if configuration.data_identifier in done:
+            logger.info("%s shares the folder %s.", name, configuration.data_identifier)
+            continue
+        done.add(configuration.data_identifier)
+        logger.info("Preprocessing %s: %s", raw.name, name)
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        preprocessor.show_progress_bar = show_progress
+        preprocessor.run(raw.name, name, plans_name, num_processes=count, clean=clean)
+    _copy_labels(raw, folder / GT_FOLDER)
+
+
+def _spaced(values: Sequence[int]) -> str:
+    return " x ".join(str(int(n)) for n in values)
+
+
+def _copy_labels(raw: RawDataset, folder: Path) -> None:
+    """Copy the labels of all cases, so that validation does without the raw dataset.
+
+    nnU-Net's TIFF reader takes the spacing from a JSON file beside the labels; it comes along.
+    """
+    folder.mkdir(exist_ok=True)
+    for case, files in raw.cases.items():
+        beside = files.label.with_name(f"{case}.json")
+        for source in (files.label, beside) if beside.is_file() else (files.label,):
+            ending = raw.dataset_json["file_ending"] if source == files.label else ".json"
+            target = folder / f"{case}{ending}"
+            if _is_newer(source, target):
+                unfinished = folder / f".{os.getpid()}.{target.name}"
+                shutil.copy2(source, unfinished)
+                unfinished.replace(target)
+
+
+def _is_newer(source: Path, target: Path) -> bool:
+    return not target.is_file() or source.stat().st_mtime > target.stat().st_mtime
