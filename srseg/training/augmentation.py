@@ -23,8 +23,8 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from srseg.geometry.separable import apply_separable, interpolation_matrix
 from srseg.training.spatial import INTERPOLATION_HALO, RotationRule, affine_matrix
 
-# knots of the bias field per axis: variation over the patch, not within organs
-_BIAS_KNOTS = 4
+# distance of the bias field's knots: a coil's sensitivity varies over the body, not within organs
+_BIAS_KNOT_MM = 50.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AugmentationOptions:
     contrast_probability: float = 0.15
     contrast_range: tuple[float, float] = (0.75, 1.25)
     bias_field_probability: float = 0.15
-    bias_field_strength: tuple[float, float] = (0.0, 0.3)
+    bias_field_strength: tuple[float, float] = (0.0, 0.2)
     gamma_inverted_probability: float = 0.1
     gamma_probability: float = 0.3
     gamma_range: tuple[float, float] = (0.7, 1.5)
@@ -126,6 +126,8 @@ def _check_option(key: str, value: Any) -> None:
             raise ValueError(
                 f"augmentation option '{key}' must be two rising numbers >= 0, got {value!r}."
             )
+        if key == "scaling_range" and value[0] == 0:
+            raise ValueError(f"augmentation option '{key}' must be above 0, got {value!r}.")
 
 
 def _is_number(value: Any) -> bool:
@@ -161,9 +163,14 @@ def draw_view_matrix(
 
 
 class IntensityAugmentation:
-    """Changes of the HR image's intensities, before it is degraded."""
+    """Changes of the HR image's intensities, before it is degraded.
 
-    def __init__(self, options: AugmentationOptions) -> None:
+    Args:
+        options: probabilities and ranges.
+        hr_spacing: mm per axis of the HR grid.
+    """
+
+    def __init__(self, options: AugmentationOptions, hr_spacing: Sequence[float]) -> None:
         brightness = MultiplicativeBrightnessTransform(
             BGContrast(options.brightness_range), synchronize_channels=False, p_per_channel=1
         )
@@ -182,6 +189,7 @@ class IntensityAugmentation:
             RandomTransform(_gamma(options, inverted=False), options.gamma_probability),
         ]
         self._options = options
+        self._hr_spacing = tuple(hr_spacing)
 
     def __call__(
         self, hr_image: torch.Tensor, background: torch.Tensor, generator: torch.Generator
@@ -199,8 +207,9 @@ class IntensityAugmentation:
         draw, strength = torch.rand(2, generator=generator).tolist()
         if draw < self._options.bias_field_probability:
             low, high = self._options.bias_field_strength
-            shape = tuple(hr_image.shape)
-            field = bias_field(shape, low + (high - low) * strength, generator)
+            field = bias_field(
+                hr_image.shape, self._hr_spacing, low + (high - low) * strength, generator
+            )
             sample["image"].sub_(background).mul_(field).add_(background)
         for transform in self._gamma:
             sample = transform(**sample)
@@ -217,13 +226,22 @@ def _gamma(options: AugmentationOptions, *, inverted: bool) -> GammaTransform:
     )
 
 
-def bias_field(shape: tuple[int, ...], strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Return a smooth positive factor (C, Z, Y, X) around 1, one field per channel.
+def bias_field(
+    shape: Sequence[int],
+    hr_spacing: Sequence[float],
+    strength: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return a smooth positive factor of `shape` (C, Z, Y, X) around 1, one field per channel.
 
-    The logarithm is a cubic through normal values of standard deviation `strength` at a few
-    knots, as a coil's sensitivity varies.
+    Its logarithm is a cubic through normal values of standard deviation `strength` at a few
+    knots: two per axis, more where the image is long in mm, none along a single slice.
     """
-    knots = torch.randn(shape[0], *[min(_BIAS_KNOTS, n) for n in shape[1:]], generator=generator)
+    num_knots = [
+        min(n, max(2, round(n * mm / _BIAS_KNOT_MM)))
+        for n, mm in zip(shape[1:], hr_spacing, strict=True)
+    ]
+    knots = torch.randn(shape[0], *num_knots, generator=generator)
     matrices = [
         interpolation_matrix(n_knots, n, kind="cubic", antialias=False)
         for n_knots, n in zip(knots.shape[1:], shape[1:], strict=True)

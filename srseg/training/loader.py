@@ -20,15 +20,9 @@ from srseg.degradation.degradation import Degradation
 from srseg.geometry.grid import checked_scale
 from srseg.training.augmentation import AugmentationOptions
 from srseg.training.cases import CaseFolder, OpenCases
+from srseg.training.mirroring import alike_planes, flipped_and_turned
 from srseg.training.randomness import Draws, draws_of, fold_number, kept_global_state
-from srseg.training.samples import (
-    DegradedSamples,
-    Patch,
-    StoredSamples,
-    Triplet,
-    alike_planes,
-    flipped_and_turned,
-)
+from srseg.training.samples import DegradedSamples, Patch, StoredSamples, Triplet
 from srseg.training.sampling import draw_start, draw_voxel, wants_foreground
 from srseg.training.spatial import rotation_rule
 from srseg.training.targets import Targets
@@ -47,7 +41,7 @@ class BatchSource(Dataset):
         scale_3d: HR voxels per LR voxel, 3 entries; the first is 1 for a 2d configuration.
         batch_size: samples of the whole batch.
         label_manager: nnU-Net's.
-        degradation: the planned one; needed by the mode "augment".
+        degradation: the planned one; needed by the mode "augment" and by quarter turns.
         deep_supervision_scales: target sizes relative to the HR grid; None for one target.
         oversample_foreground_percent: share (0 to 1) of the batch that must show foreground.
         mode: "augment" degrades the augmented HR image, "matched" takes the stored LR image.

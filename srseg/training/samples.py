@@ -7,7 +7,6 @@ its edge is repeated on either grid and nothing counts, as the predictor pads it
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from srseg.training.cases import Case
 from srseg.training.randomness import Draws
 from srseg.training.spatial import INTERPOLATION_HALO, Frame, RotationRule, View
 
-# relative tolerance within which an interpolated voxel is still background
+# relative difference within which a resampled voxel is still background
 _BACKGROUND_TOLERANCE = 1e-5
 
 
@@ -93,6 +92,23 @@ class StoredSamples:
         return _padded(Triplet(lr_image, hr_image, hr_seg, valid), lr_start, start, patch)
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """What the degradation of a patch needs: the HR image with a margin.
+
+    Attributes:
+        hr_image: (C, ...), may be written into.
+        zero: its background, or False where there is none.
+        low: LR voxels below the patch.
+        size: LR voxels of the patch.
+    """
+
+    hr_image: torch.Tensor
+    zero: torch.Tensor | bool
+    low: np.ndarray
+    size: np.ndarray
+
+
 class DegradedSamples:
     """Samples whose LR image is degraded from the augmented HR image.
 
@@ -114,7 +130,7 @@ class DegradedSamples:
         self._options = options
         self._rule = rule
         self._degradation = degradation
-        self._intensity = IntensityAugmentation(options)
+        self._intensity = IntensityAugmentation(options, patch.hr_spacing)
         self._lr_augmentation = LRAugmentation(options)
 
     def __call__(self, case: Case, lr_start: np.ndarray, draws: Draws) -> Triplet:
@@ -132,17 +148,13 @@ class DegradedSamples:
         if draws.numpy.random() < self._options.degradation_probability:
             degradation = degradation.sample(draws.torch)
         matrix = draw_view_matrix(draws.numpy, self._options, self._rule, self._patch.hr_spacing)
-        make = self._straight if matrix is None else self._turned
-        return make(case, lr_start, matrix=matrix, degradation=degradation, draws=draws)
+        if matrix is None:
+            return self._straight(case, lr_start, degradation, draws)
+        centre = lr_start * self._patch.scale + (self._patch.hr_size - 1) / 2
+        return self._turned(case, View(matrix, centre, case.hr_shape), degradation, draws)
 
     def _straight(
-        self,
-        case: Case,
-        lr_start: np.ndarray,
-        *,
-        matrix: None,
-        degradation: Degradation,
-        draws: Draws,
+        self, case: Case, lr_start: np.ndarray, degradation: Degradation, draws: Draws
     ) -> Triplet:
         """Return the patch as it lies in the case: only the case's part of it is read."""
         patch = self._patch
@@ -151,31 +163,30 @@ class DegradedSamples:
         margin = np.asarray(degradation.margin)
         wide_start, wide_stop = _clipped(start - margin, stop + margin, lr_shape)
         hr_wide = _read(case.hr_image, wide_start * patch.scale, wide_stop * patch.scale)
-        low, size = start - wide_start, stop - start
-        lr_image, hr_image = self._degrade(case, hr_wide, low, size, degradation, draws)
+        zero = _background(hr_wide, case.background)
+        wide = _Surroundings(hr_wide, zero, low=start - wide_start, size=stop - start)
+        lr_image, hr_image = self._degrade(case, wide, degradation, draws)
         hr_seg = _read(case.hr_seg, start * patch.scale, stop * patch.scale)
         valid = torch.ones_like(hr_seg, dtype=torch.bool)
         return _padded(Triplet(lr_image, hr_image, hr_seg, valid), lr_start, start, patch)
 
-    def _turned(
-        self,
-        case: Case,
-        lr_start: np.ndarray,
-        *,
-        matrix: np.ndarray,
-        degradation: Degradation,
-        draws: Draws,
-    ) -> Triplet:
+    def _turned(self, case: Case, view: View, degradation: Degradation, draws: Draws) -> Triplet:
         """Return the patch turned or zoomed around its centre."""
         patch, interpolation = self._patch, self._options.interpolation
         half = (patch.hr_size - 1) / 2
-        view = View(matrix, lr_start * patch.scale + half, case.hr_shape)
         below, above = self._margins(view, half, degradation)
         wide_size = (patch.lr_size + below + above) * patch.scale
-        wide = Frame(view, -half - below * patch.scale, wide_size)
-        start, stop = wide.source_box(INTERPOLATION_HALO[interpolation])
-        hr_wide = wide.image(_read(case.hr_image, start, stop), start, interpolation)
-        lr_image, hr_image = self._degrade(case, hr_wide, below, patch.lr_size, degradation, draws)
+        frame = Frame(view, -half - below * patch.scale, wide_size)
+        start, stop = frame.source_box(INTERPOLATION_HALO[interpolation])
+        region = _read(case.hr_image, start, stop)
+        hr_wide = frame.image(region, start, interpolation)
+        zero = _background(region, case.background)
+        if zero is not False:
+            # background is what no other voxel reaches linearly; better kernels ring into it
+            zero = frame.image((~zero).float(), start, "linear") <= _BACKGROUND_TOLERANCE
+            hr_wide = torch.where(zero, case.background, hr_wide)
+        wide = _Surroundings(hr_wide, zero, low=below, size=patch.lr_size)
+        lr_image, hr_image = self._degrade(case, wide, degradation, draws)
         frame = Frame(view, -half, patch.hr_size)
         start, stop = frame.source_box(halo=1)
         hr_seg = frame.labels(_read(case.hr_seg, start, stop), start)
@@ -192,34 +203,14 @@ class DegradedSamples:
         return np.clip(below, 0, most), np.clip(above, 0, most)
 
     def _degrade(
-        self,
-        case: Case,
-        hr_wide: torch.Tensor,
-        low: np.ndarray,
-        size: np.ndarray,
-        degradation: Degradation,
-        draws: Draws,
+        self, case: Case, wide: _Surroundings, degradation: Degradation, draws: Draws
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the LR and HR image of the inner part of `hr_wide`, which is written into.
-
-        Args:
-            case: gives the value of the background and the clipping.
-            hr_wide: (C, ...) with a margin.
-            low: LR voxels below the inner part.
-            size: of the inner part in LR voxels.
-            degradation: of this sample.
-            draws: of this sample.
-        """
-        background = case.background
-        tolerance = _BACKGROUND_TOLERANCE * background.abs().clamp(min=1)
-        zero = (hr_wide - background).abs_() <= tolerance
-        hr_wide = self._intensity(hr_wide, background, draws.torch)
+        """Return the LR and the HR image of the patch, their intensities changed alike."""
+        hr_wide = self._intensity(wide.hr_image, case.background, draws.torch)
         lr_image = degradation(
-            hr_wide,
-            zero=zero if zero.any() else False,
-            generator=draws.torch,
-            zero_signal=background,
+            hr_wide, zero=wide.zero, generator=draws.torch, zero_signal=case.background
         )
+        low, size = wide.low, wide.size
         scale = self._patch.scale
         lr_image = lr_image[_slices(low, low + size)].contiguous()
         hr_image = hr_wide[_slices(low * scale, (low + size) * scale)]
@@ -229,45 +220,11 @@ class DegradedSamples:
         return self._lr_augmentation(lr_image, draws.torch), hr_image
 
 
-def flipped_and_turned(
-    triplet: Triplet,
-    generator: np.random.Generator,
-    *,
-    options: AugmentationOptions,
-    mirror_axes: Sequence[int],
-    alike_planes: Sequence[tuple[int, int]],
-) -> Triplet:
-    """Return the triplet mirrored, and turned by quarters, alike on both grids.
-
-    Args:
-        triplet: to change.
-        generator: gives the same number of draws in any case.
-        options: `flip_probability` and `rotate90_probability`.
-        mirror_axes: spatial axes (of three) that may be mirrored.
-        alike_planes: pairs of axes a quarter turn maps onto each other.
-    """
-    flips = generator.random(3) < options.flip_probability
-    turn, plane, quarters = generator.random(), generator.random(), generator.integers(1, 4)
-    axes = [axis + 1 for axis in mirror_axes if flips[axis]]
-    if axes:
-        triplet = triplet.map(lambda array: array.flip(axes))
-    if alike_planes and turn < options.rotate90_probability:
-        a, b = alike_planes[int(plane * len(alike_planes))]
-        triplet = triplet.map(lambda array: torch.rot90(array, int(quarters), (a + 1, b + 1)))
-    return triplet
-
-
-def alike_planes(patch: Patch, degradation: Degradation | None) -> list[tuple[int, int]]:
-    """Return the planes in which a quarter turn changes neither patch, grid nor degradation."""
-    operators = [None] * 3 if degradation is None else degradation.spec.axes
-    nature = [
-        (int(n), int(s), round(float(mm), 3), operator)
-        for n, s, mm, operator in zip(
-            patch.lr_size, patch.scale, patch.hr_spacing, operators, strict=True
-        )
-    ]
-    pairs = itertools.combinations(range(3), 2)
-    return [(a, b) for a, b in pairs if nature[a] == nature[b]]
+def _background(hr_image: torch.Tensor, background: torch.Tensor) -> torch.Tensor | bool:
+    """Return which voxels are raw 0, False where none is."""
+    tolerance = _BACKGROUND_TOLERANCE * background.abs().clamp(min=1)
+    zero = (hr_image - background).abs_() <= tolerance
+    return zero if zero.any() else False
 
 
 def _clipped(

@@ -119,6 +119,7 @@ class Frame:
         self._origin = view.matrix @ self._first + view.centre  # case index of the first voxel
         # the axes before this one are only indexed
         self._axis = 1 if view.in_plane else 0
+        assert not self._axis or self._origin[0] == round(self._origin[0]), "between two slices"
         self._coordinates = [self._case_index(axis) for axis in range(self._axis, 3)]
 
     def source_box(self, halo: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +155,7 @@ class Frame:
             sampled = self._cubic(images, start)
         elif interpolation == "shifted_linear":
             coefficients = _shifted_linear_coefficients(images)
-            sampled = self._linear(coefficients, start, shift=_SHIFT)
+            sampled = self._linear(coefficients, start, shift=_SHIFT - 1)
         else:
             sampled = self._linear(images, start)
         return sampled.reshape(-1, *self.shape)
@@ -183,7 +184,7 @@ class Frame:
     def _linear(
         self, images: torch.Tensor, start: Sequence[int], shift: float = 0.0
     ) -> torch.Tensor:
-        """Return (N, *shape) of (N, *region) by linear interpolation, `shift` voxels lower."""
+        """Return (N, *shape) of (N, *region) by linear interpolation, `shift` indices lower."""
         grid = torch.empty(*self._coordinates[0].shape, len(self._coordinates))
         for i, coordinate in enumerate(self._coordinates):
             axis = self._axis + i
@@ -192,7 +193,7 @@ class Frame:
             index = coordinate.clamp(0, self._view.case_shape[axis] - 1)
             offset = (0.5 - shift - float(start[axis])) * scale - 1
             grid[..., -1 - i] = index.mul_(scale).add_(offset)
-        # "border" covers what the shift puts a little outside the region
+        # "border" covers what rounding puts a little outside the region
         return grid_sample(
             images[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
         )[0]
@@ -242,24 +243,29 @@ def _present_labels(maps: torch.Tensor) -> list[int]:
 
 
 def _shifted_linear_coefficients(images: torch.Tensor) -> torch.Tensor:
-    """Return the coefficients (N, ...) of shifted linear interpolation of `images` (N, ...).
+    """Return the coefficients of shifted linear interpolation of `images` (N, ...).
 
-    Interpolating them linearly, `_SHIFT` voxels lower, still passes through every voxel, repeats
-    the edge and keeps ramps, but hardly blurs (Blu, Thevenaz and Unser, "Linear interpolation
-    revitalized", IEEE TIP 13(5), 2004).
+    Interpolating them linearly, `_SHIFT` voxels lower, still passes through every voxel and keeps
+    ramps, but hardly blurs (Blu, Thevenaz and Unser, "Linear interpolation revitalized", IEEE TIP
+    13(5), 2004). Each axis is one longer: the first coefficient stands before the first voxel.
     """
     decay = -_SHIFT / (1 - _SHIFT)
     for axis in range(1, images.ndim):
         n = images.shape[axis]
+        first = images.narrow(axis, 0, 1)
+        slope = images.narrow(axis, min(1, n - 1), 1) - first
+        coefficients = images / (1 - _SHIFT)
         # 1 / (1 - d z) = (1 + d z)(1 + d^2 z^2)(1 + d^4 z^4)..., beyond z^8 below float32
         for lag in (1, 2, 4, 8):
-            factor = decay**lag
-            filtered = images.clone()
-            edge = min(lag, n)
-            filtered.narrow(axis, 0, edge).add_(images.narrow(axis, 0, 1), alpha=factor)
+            factor, before = decay**lag, coefficients
+            coefficients = before.clone()
+            edge = coefficients.narrow(axis, 0, min(lag, n))
+            edge.add_(before.narrow(axis, 0, 1), alpha=factor)
             if lag < n:
-                filtered.narrow(axis, lag, n - lag).add_(
-                    images.narrow(axis, 0, n - lag), alpha=factor
-                )
-            images = filtered
-    return images.mul((1 / (1 - _SHIFT)) ** (images.ndim - 1))
+                rest = coefficients.narrow(axis, lag, n - lag)
+                rest.add_(before.narrow(axis, 0, n - lag), alpha=factor)
+        # up to here the first voxel was repeated below itself; let its slope go on instead
+        for i in range(min(8, n)):
+            coefficients.narrow(axis, i, 1).add_(slope, alpha=_SHIFT * decay**i)
+        images = torch.cat((first - (1 - _SHIFT) * slope, coefficients), dim=axis)
+    return images

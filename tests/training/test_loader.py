@@ -1,0 +1,304 @@
+"""A batch depends on its number alone, and has what the trainer was promised."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from srseg.degradation.degradation import Degradation
+from srseg.degradation.spec import AxisDegradation, DegradationSpec, default_degradation
+from srseg.training.augmentation import AugmentationOptions
+from srseg.training.loader import BatchSource, make_loader
+from tests.training.synthetic import BACKGROUND, smooth_noise
+
+SCALE, SPACING = (2, 1, 3), (1.5, 2.0, 0.7)
+SHAPES = [(20, 12, 27), (12, 9, 36), (24, 14, 15)]  # the last is smaller than the patch
+PATCH, HR_PATCH = (5, 8, 7), (10, 8, 21)
+LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
+DEGRADATION = Degradation(
+    default_degradation("MR", SPACING, SCALE, multislice=False), SCALE, SPACING
+)
+NONE = AugmentationOptions.none().to_json()
+
+
+def labels_of(hr_image):
+    """Label 1 in a corner, label 2 in the middle, -1 outside the non-zero crop."""
+    hr_seg = np.zeros((1, *hr_image.shape[1:]))
+    hr_seg[:, -3:, -2:, -4:] = 1
+    hr_seg[:, 6:8, 4:6, 6:9] = 2
+    hr_seg[:, :2] = -1
+    return hr_seg
+
+
+@pytest.fixture
+def dataset(write_case, open_dataset):
+    for i, shape in enumerate(SHAPES):
+        image = smooth_noise(shape, i)
+        image[:, :2] = BACKGROUND
+        write_case(f"case{i}", image, labels_of(image), degradation=DEGRADATION)
+    return open_dataset()
+
+
+def source(dataset, **changes):
+    arguments = {
+        "dataset": dataset,
+        "lr_patch_size": PATCH,
+        "scale_3d": SCALE,
+        "batch_size": 3,
+        "label_manager": LABELS,
+        "degradation": DEGRADATION,
+        "deep_supervision_scales": [[1, 1, 1], [0.5, 1, 1 / 3]],
+        "augmentation": {"rotation_probability": 0.5},
+        "seed": 3,
+        "iterations_per_epoch": 4,
+        "mirror_axes": (0, 1, 2),
+    }
+    return BatchSource(**{**arguments, **changes})
+
+
+def assert_same(batch, other):
+    assert batch.keys() == other.keys()
+    for key, value in batch.items():
+        if key == "keys":
+            assert value == other[key]
+            continue
+        pairs = zip(value, other[key], strict=True) if key == "target" else [(value, other[key])]
+        assert all(torch.equal(a, b) for a, b in pairs), key
+
+
+def differs(batch, other):
+    return not torch.equal(batch["data"], other["data"])
+
+
+@pytest.mark.parametrize("mode", ["augment", "matched"])
+def test_a_batch_has_what_was_promised(dataset, mode):
+    batch = source(dataset, mode=mode)[0]
+    assert batch["data"].shape == (3, 1, *PATCH)
+    assert batch["hr"].shape == (3, 1, *HR_PATCH)
+    assert [tuple(t.shape) for t in batch["target"]] == [(3, 1, *HR_PATCH), (3, 1, 5, 8, 7)]
+    assert batch["valid"].shape == (3, 1, *HR_PATCH)
+    dtypes = [batch["data"].dtype, batch["hr"].dtype, batch["valid"].dtype]
+    assert dtypes == [torch.float32, torch.float32, torch.bool]
+    assert {t.dtype for t in batch["target"]} == {torch.int16}
+    assert set(torch.unique(batch["target"][0]).tolist()) <= {0, 1, 2}
+    assert all(key in dataset.identifiers for key in batch["keys"])
+    assert all(torch.isfinite(batch[key]).all() for key in ("data", "hr"))
+
+
+@pytest.mark.parametrize("mode", ["augment", "matched"])
+def test_a_batch_is_a_pure_function_of_its_number(dataset, mode):
+    batches, again = source(dataset, mode=mode), source(dataset, mode=mode)
+    first = [batches[i] for i in range(6)]
+    for i in (5, 2, 0):  # in another order, from another object
+        assert_same(again[i], first[i])
+    assert all(differs(first[0], other) for other in first[1:])
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"fold": 1}, {"fold": "all"}])
+def test_seed_and_fold_change_the_batches(dataset, change):
+    assert differs(source(dataset)[0], source(dataset, **change)[0])
+
+
+def test_the_number_counts_epochs_and_iterations(dataset):
+    longer = source(dataset, iterations_per_epoch=5)
+    assert_same(source(dataset)[3], longer[3])
+    assert_same(source(dataset)[4], longer[5])  # epoch 1, iteration 0
+
+
+def test_batches_can_repeat_every_epoch(dataset):
+    batches = source(dataset, same_every_epoch=True)
+    assert_same(batches[1], batches[5])
+    assert differs(batches[1], batches[2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_workers_and_resuming_change_nothing_and_keep_the_order(dataset, num_workers):
+    expected = [source(dataset)[i] for i in range(5)]
+    whole = list(make_loader(source(dataset), start=0, stop=5, num_workers=num_workers))
+    assert len(whole) == 5
+    for batch, other in zip(whole, expected, strict=True):
+        assert_same(batch, other)
+    resumed = make_loader(source(dataset), start=3, stop=5, num_workers=num_workers)
+    for batch, other in zip(resumed, expected[3:], strict=True):
+        assert_same(batch, other)
+
+
+@pytest.mark.skipif("spawn" not in multiprocessing.get_all_start_methods(), reason="no spawn here")
+def test_workers_can_be_spawned(dataset):
+    batches = source(dataset)
+    batches[0]  # open files must not have to travel
+    loader = make_loader(batches, start=0, stop=2, num_workers=1, multiprocessing_context="spawn")
+    for i, batch in enumerate(loader):
+        assert_same(batch, batches[i])
+
+
+def test_the_global_random_states_are_left_alone(dataset):
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = np.random.uniform(), torch.rand(1).item()
+    for num_workers in (0, 1):
+        np.random.seed(1)
+        torch.manual_seed(1)
+        list(make_loader(source(dataset), start=0, stop=2, num_workers=num_workers))
+        assert (np.random.uniform(), torch.rand(1).item()) == expected
+
+
+def test_processes_share_a_batch_sample_by_sample(dataset):
+    whole, shared = source(dataset)[2], source(dataset, samples=[2, 0])[2]
+    assert shared["keys"] == [whole["keys"][2], whole["keys"][0]]
+    assert torch.equal(shared["data"], whole["data"][[2, 0]])
+    assert torch.equal(shared["target"][1], whole["target"][1][[2, 0]])
+
+
+def test_without_augmentation_lr_is_the_stored_lr(dataset, monkeypatch):
+    spec = DegradationSpec(
+        (
+            AxisDegradation("slice_gauss", {"thickness_mm": 3.2}),
+            AxisDegradation("identity"),
+            AxisDegradation("area"),
+        )
+    )
+    degradation = Degradation(spec, SCALE, SPACING)
+    lr_images = {}
+    for identifier in dataset.identifiers:
+        hr_image = torch.from_numpy(dataset.load_case(identifier)[0][:])
+        lr_images[identifier] = degradation(hr_image, zero=hr_image == BACKGROUND).numpy()
+    monkeypatch.setattr(dataset, "load_lr", lr_images.get)
+    plain = {"augmentation": None, "mirror_axes": (), "degradation": degradation}
+    simulated = source(dataset, **plain)
+    stored = source(dataset, mode="matched", **plain)
+    for i in range(4):
+        for key in ("data", "hr", "valid"):
+            torch.testing.assert_close(
+                simulated[i][key].float(), stored[i][key].float(), atol=1e-4, rtol=0
+            )
+        assert torch.equal(simulated[i]["target"][0], stored[i]["target"][0])
+
+
+def test_flips_commute_with_the_degradation(dataset):
+    flips = source(dataset, augmentation={**NONE, "flip_probability": 1.0})[1]
+    plain = source(dataset, augmentation=NONE)[1]
+    axes = (2, 3, 4)
+    assert torch.equal(flips["data"], plain["data"].flip(axes))
+    assert torch.equal(flips["hr"], plain["hr"].flip(axes))
+    full = DEGRADATION.linear(flips["hr"])
+    torch.testing.assert_close(full.flip(axes), DEGRADATION.linear(plain["hr"]))
+
+
+def test_the_last_samples_show_foreground(dataset):
+    batches = source(dataset, augmentation=None, oversample_foreground_percent=0.66, batch_size=3)
+    shown = torch.stack([(batches[i]["target"][0] > 0).flatten(1).any(1) for i in range(40)])
+    assert shown[:, 1:].all()
+    assert 0.1 < shown[:, 0].float().mean() < 0.95
+
+
+def test_with_an_ignore_label_every_sample_shows_something_annotated(write_case, open_dataset):
+    manager = LabelManager({"background": 0, "a": 1, "ignore": 2}, None)
+    annotated = (-1, 0, 1)
+    shape = (30, 40, 60)
+    hr_seg = np.full((1, *shape), 2)
+    hr_seg[:, 20:23, 30:32, 40:44] = 0
+    write_case(
+        "sparse",
+        smooth_noise(shape, 0),
+        hr_seg,
+        degradation=DEGRADATION,
+        keys=(1, annotated),
+    )
+    batches = source(open_dataset(), label_manager=manager, augmentation=None)
+    for i in range(10):
+        assert (batches[i]["target"][0] != 2).flatten(1).any(1).all()
+
+
+def test_regions_and_the_ignore_label_are_boolean_channels(dataset):
+    labels = {"background": 0, "both": [1, 2], "inner": [2], "ignore": 3}
+    manager = LabelManager(labels, [1, 2])
+    batch = source(dataset, label_manager=manager, augmentation=NONE)[1]
+    plain = source(dataset, augmentation=NONE)[1]["target"]
+    # the ignore label changes where patches are drawn, so compare what the channels say
+    assert [t.dtype for t in batch["target"]] == [torch.bool] * 2
+    assert [t.shape[1] for t in batch["target"]] == [3, 3]
+    both, inner, ignored = batch["target"][0].unbind(1)
+    assert both.any()
+    assert (inner <= both).all()
+    assert not ignored.any()
+    assert plain[0].shape[1] == 1
+
+
+def test_slices_of_a_2d_configuration(write_case, open_dataset):
+    scale, spacing = (1, 2, 3), (5.0, 0.8, 0.6)
+    spec = default_degradation("MR", spacing, scale, multislice=True)
+    degradation = Degradation(spec, scale, (1.0, *spacing[1:]))
+    shape = (7, 20, 27)
+    image = smooth_noise(shape, 0) * np.arange(1, 8).reshape(1, 7, 1, 1)
+    hr_seg = np.zeros((1, *shape))
+    hr_seg[:, 4, 10:13, 5:9] = 2
+    write_case("one", image.astype(np.float32), hr_seg, degradation=degradation)
+    both = {
+        "dataset": open_dataset(),
+        "lr_patch_size": (6, 11),
+        "scale_3d": scale,
+        "degradation": degradation,
+        "deep_supervision_scales": [[1, 1], [0.5, 1 / 3]],
+        "mirror_axes": (0, 1),
+    }
+    batches = source(**both, oversample_foreground_percent=1.0)
+    turned = {"rotation_probability": 1.0}
+    for batch in (batches[0], source(**both, augmentation=turned)[1]):
+        assert batch["data"].shape == (3, 1, 6, 11)
+        assert batch["hr"].shape == batch["valid"].shape == (3, 1, 12, 33)
+        assert [tuple(t.shape) for t in batch["target"]] == [(3, 1, 12, 33), (3, 1, 6, 11)]
+    assert (batches[0]["target"][0] == 2).flatten(1).any(1).all()
+    assert not batches[0]["valid"].all()  # 27 of 33 voxels
+    plain = {**both, "augmentation": None, "mirror_axes": ()}
+    torch.testing.assert_close(
+        source(**plain)[2]["data"], source(**plain, mode="matched")[2]["data"], atol=0.3, rtol=0
+    )
+
+
+def test_validation_is_not_augmented(dataset):
+    batch = source(dataset, mode="matched", augmentation=None, mirror_axes=(), degradation=None)[0]
+    for i, identifier in enumerate(batch["keys"]):
+        lr_image = torch.from_numpy(dataset.load_lr(identifier)[:])[0]
+        patch = batch["data"][i, 0]
+        inside = batch["valid"][i, 0, :: SCALE[0], :, :: SCALE[2]]
+        corner = patch[inside][0]
+        assert (lr_image == corner).any()
+        assert torch.isin(patch, lr_image).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "mixed"}, "unknown loader mode 'mixed'; known: augment, matched"),
+        ({"degradation": None}, "'augment' needs a degradation, got none"),
+        ({"lr_patch_size": (5,)}, r"a patch has 2 or 3 sizes >= 1 .* got patch \(5,\)"),
+        ({"lr_patch_size": (5, 0, 7)}, r"a patch has 2 or 3 sizes >= 1"),
+        ({"lr_patch_size": (5, 8)}, r"a 2d configuration refines no slices, got scale \(2, 1, 3\)"),
+        (
+            {"scale_3d": (2, 1, 2)},
+            r"degradation has scale \(2, 1, 3\), the configuration \(2, 1, 2",
+        ),
+        ({"fold": -1}, "a fold is a whole number >= 0 or 'all'"),
+        ({"augmentation": {"flip": 1}}, "unknown augmentation option 'flip'"),
+    ],
+)
+def test_wrong_arguments_are_named(dataset, change, message):
+    with pytest.raises(ValueError, match=message):
+        source(dataset, **change)
+
+
+def test_an_empty_split_is_refused(dataset):
+    dataset.identifiers = []
+    with pytest.raises(ValueError, match="there is no case to load"):
+        source(dataset)
+
+
+def test_a_case_that_cannot_be_read_is_named(dataset):
+    (Path(dataset.source_folder) / "lr" / "case0.b2nd").unlink()
+    batches = source(dataset)
+    with pytest.raises(RuntimeError, match="case case0: cannot be loaded: .* run srseg_preprocess"):
+        [batches[i] for i in range(5)]
