@@ -120,7 +120,8 @@ def hfen(sr_image: np.ndarray, hr_image: np.ndarray) -> float:
     """
     _check_shapes(sr_image, hr_image, None)
     edges, error = (
-        _edges(np.squeeze(image)) for image in (hr_image, np.subtract(sr_image, hr_image))
+        _edges(np.squeeze(image))
+        for image in (hr_image, np.subtract(sr_image, hr_image, dtype=np.float64))
     )
     norm = float(np.linalg.norm(edges))
     return float(np.linalg.norm(error)) / norm if norm else float("nan")

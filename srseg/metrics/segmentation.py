@@ -57,10 +57,8 @@ def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
         ValueError: if the shapes differ.
     """
     predicted, reference = _masks(predicted, reference)
-    total = np.count_nonzero(predicted) + np.count_nonzero(reference)
-    if not total:
-        return float("nan")
-    return 2 * np.count_nonzero(predicted & reference) / total
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(reference))
+    return 2 * int(np.count_nonzero(predicted & reference)) / total if total else float("nan")
 
 
 def volume_error(predicted: np.ndarray, reference: np.ndarray) -> float:
@@ -73,8 +71,8 @@ def volume_error(predicted: np.ndarray, reference: np.ndarray) -> float:
         ValueError: if the shapes differ.
     """
     predicted, reference = _masks(predicted, reference)
-    volume = np.count_nonzero(reference)
-    return (np.count_nonzero(predicted) - volume) / volume if volume else float("nan")
+    volume = int(np.count_nonzero(reference))
+    return (int(np.count_nonzero(predicted)) - volume) / volume if volume else float("nan")
 
 
 def surface_distances(
