@@ -156,7 +156,6 @@ class Forward:
             total = self._view(tile)
             if not self._flips:
                 return total
-            total = total.clone()  # a network may hand out its own input
             for axes in self._flips:
                 total += torch.flip(self._view(torch.flip(tile, axes)), axes)
         return total / (1 + len(self._flips))
