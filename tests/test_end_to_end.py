@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,9 @@ def outputs(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             patch.setenv(variable, str(trained_root / variable))
-        assert (
-            simulate.main(
-                ["-i", str(raw_folder / "imagesTs"), "-o", str(root / "lr"), "-d", TINY_ID]
-            )
-            == 0
-        )
+        argv = ["-i", str(raw_folder / "imagesTs"), "-o", str(root / "lr"), "-d", TINY_ID]
+        argv += ["-labels", str(raw_folder / "labelsTs"), "-labels_out", str(root / "labels")]
+        assert simulate.main(argv) == 0
         argv = ["-i", str(root / "lr"), "-o", str(root / "out"), "-d", TINY_ID, "-c", "3d_fullres"]
         argv += ["-f", "0", "-device", "cpu", "--save_probabilities"]
         assert predict.main(argv) == 0
@@ -125,25 +123,33 @@ def test_evaluation_is_written_as_json_and_csv(outputs: Path):
     assert [file for file in (outputs / "out").rglob("*.json") if "summary" in file.name]
 
 
-def test_stock_evaluation_and_ensemble_take_the_output(
-    trained_folders: Path, outputs: Path, tmp_path: Path
+def test_stock_ensemble_and_evaluation_take_the_output(
+    outputs: Path, trained_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from nnunetv2.ensembling.ensemble import ensemble_folders
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+    from nnunetv2.ensembling.ensemble import entry_point_ensemble_folders
+    from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 
-    out, ensembled = outputs / "out", tmp_path / "ensembled"
-    ensemble_folders([str(out), str(out)], str(ensembled), num_processes=1)
-    merged, merged_affine = read_volume(ensembled / f"{HELD_OUT}.nii.gz")
-    segmentation, affine = read_volume(out / f"{HELD_OUT}.nii.gz")
+    out, ensembled = str(outputs / "out"), str(tmp_path / "ensembled")
+    stock = f"nnUNetv2_ensemble -i {out} {out} -o {ensembled} -np 1"
+    monkeypatch.setattr(sys, "argv", stock.split())
+    entry_point_ensemble_folders()
+    merged, merged_affine = read_volume(tmp_path / "ensembled" / f"{HELD_OUT}.nii.gz")
+    segmentation, affine = read_volume(outputs / "out" / f"{HELD_OUT}.nii.gz")
     np.testing.assert_array_equal(merged, segmentation)
     np.testing.assert_allclose(merged_affine, affine, atol=1e-4)
 
-    summary_file = tmp_path / "stock.json"
-    compute_metrics_on_folder_simple(
-        str(ensembled), str(out), [1, 2], str(summary_file), num_processes=1
-    )
-    summary = json.loads(summary_file.read_text(encoding="utf-8"))
+    files = f"-djfile {out}/dataset.json -pfile {out}/plans.json -o {tmp_path}/stock.json -np 1"
+    stock = f"nnUNetv2_evaluate_folder {outputs / 'labels'} {ensembled} {files}"
+    monkeypatch.setattr(sys, "argv", stock.split())
+    evaluate_folder_entry_point()
+    summary = json.loads((tmp_path / "stock.json").read_text(encoding="utf-8"))
     assert len(summary["metric_per_case"]) == 1
+    ours = json.loads((outputs / "out" / "summary.json").read_text(encoding="utf-8"))
+    # The stock tool compares padded references, ours crops the prediction: almost the same Dice.
+    for label in ("1", "2"):
+        assert summary["mean"][label]["Dice"] == pytest.approx(
+            ours["mean"][label]["Dice"], abs=0.02
+        )
 
 
 def _raw_image(trained_root: Path) -> Path:
