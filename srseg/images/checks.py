@@ -60,7 +60,8 @@ def read_images(
 
     Raises:
         FileNotFoundError: if a channel's file is missing.
-        ValueError: if a file is corrupt, truncated or 4-D, or the channels lie on different grids.
+        ValueError: if a file is corrupt, truncated or 4-D, holds NaN or infinite voxels that the
+            reader hides, or the channels lie on different grids.
     """
     if not files:
         raise ValueError("a case needs at least one image file, got none.")
@@ -70,6 +71,8 @@ def read_images(
         if not Path(file).is_file():
             raise FileNotFoundError(f"case {case}: the channel file '{file}' is missing.")
         image, properties = _read(reader_writer.read_images, (str(file),), file, case)
+        if "sitk_stuff" in properties:
+            _check_nifti_is_finite(Path(file), case)
         channels.append(image)
         all_properties.append(properties)
     for file, image, properties in zip(files, channels, all_properties, strict=True):
@@ -89,12 +92,16 @@ def read_segmentation(
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: if it is corrupt or truncated.
+        ValueError: if it is corrupt or truncated, or holds NaN or infinite voxels that the reader
+            hides.
     """
     case = case_name(file, has_channel=False)
     if not Path(file).is_file():
         raise FileNotFoundError(f"case {case}: the label file '{file}' is missing.")
-    return _read(reader_writer.read_seg, str(file), file, case)
+    segmentation, properties = _read(reader_writer.read_seg, str(file), file, case)
+    if "sitk_stuff" in properties:
+        _check_nifti_is_finite(Path(file), case)
+    return segmentation, properties
 
 
 def declared_labels(dataset_json: Mapping[str, Any]) -> set[int]:
@@ -134,13 +141,8 @@ def check_case(
             f"case {case} has {len(image)} channel(s), but dataset.json declares {num_channels}."
         )
     for channel, values in enumerate(image):
-        num_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-        if num_bad:
-            file = files[channel if len(files) == len(image) else 0]
-            raise ValueError(
-                f"case {case}: '{Path(file).name}' holds {num_bad} NaN or infinite voxels; "
-                "replace them by values that mean something in this modality."
-            )
+        file = files[channel if len(files) == len(image) else 0]
+        _check_finite(values, case, Path(file))
     if scale is not None and any(n < s for n, s in zip(image.shape[1:], scale, strict=True)):
         raise ValueError(
             f"case {case}: the image of {_times(image.shape[1:])} voxels (Z, Y, X) is smaller than "
@@ -227,6 +229,24 @@ def _check_nifti_is_complete(file: Path) -> None:
             found += len(block)
     if found < size:
         raise EOFError(f"{found} of {size} bytes are there")
+
+
+def _check_nifti_is_finite(file: Path, case: str) -> None:
+    """Look for NaN and infinite voxels, which ITK's NIfTI reader turns into 0 without a word."""
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return
+    image = nibabel.load(file)
+    if image.get_data_dtype().kind == "f":
+        _check_finite(np.asanyarray(image.dataobj), case, file)
+
+
+def _check_finite(values: np.ndarray, case: str, file: Path) -> None:
+    num_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if num_bad:
+        raise ValueError(
+            f"case {case}: '{file.name}' holds {num_bad} NaN or infinite voxels; "
+            "replace them by values that mean something in this modality."
+        )
 
 
 def _check_segmentation(

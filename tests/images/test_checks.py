@@ -108,6 +108,23 @@ def test_voxels_that_are_no_numbers(case, value):
         check_case(image, *case[1:3], num_channels=1)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("reader", VOLUME_READERS)
+def test_voxels_in_a_file_that_are_no_numbers(tmp_path, reader, value):
+    volume = noise().astype(np.float32)
+    volume[1, 2, 3] = value  # ITK reads a 0 there
+    file = write_volume(tmp_path / "a_0000.nii.gz", volume)
+    with pytest.raises(ValueError, match=r"case a: 'a_0000.nii.gz' holds 1 NaN or infinite"):
+        check_case(*read_images(reader(), [file]), [file], num_channels=1)
+
+
+def test_label_map_that_holds_no_number(tmp_path):
+    volume = np.zeros((5, 8, 7), np.float32)
+    volume[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"case a: 'a.nii.gz' holds 1 NaN or infinite"):
+        read_segmentation(SimpleITKIO(), write_volume(tmp_path / "a.nii.gz", volume))
+
+
 def test_image_smaller_than_the_scale(case):
     with pytest.raises(
         ValueError, match="case patient_01: .* 5x8x7 .* smaller than the scale 6x1x"
