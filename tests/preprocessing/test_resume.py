@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import shutil
 
@@ -133,15 +134,22 @@ def test_an_empty_folder_takes_any_inputs(tiny_dataset, tmp_path):
     assert missing_cases(tmp_path, other, NAMES) == NAMES
 
 
-def test_files_that_are_not_gzip_are_read(tmp_path):
-    for name, content in (("imagesTr/a_0000.nrrd", b"12345"), ("labelsTr/a.nrrd", b"0")):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(content)
+@pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
+def test_other_content_of_the_same_size_is_noticed(tmp_path, ending):
+    def write(content):
+        if ending.endswith(".gz"):
+            content = gzip.compress(content, compresslevel=0, mtime=0)
+        (tmp_path / "imagesTr" / f"a_0000{ending}").write_bytes(content)
+
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "labelsTr" / f"a{ending}").write_bytes(b"0")
     (tmp_path / "dataset.json").write_text(
-        json.dumps({"file_ending": ".nrrd", "labels": {}, "channel_names": {}})
+        json.dumps({"file_ending": ending, "labels": {}, "channel_names": {}})
     )
+    write(b"12345")
     before = inputs(tmp_path)
-    (tmp_path / "imagesTr/a_0000.nrrd").write_bytes(b"12355")  # of the same size
+    write(b"12355")
     assert inputs(tmp_path) != before
 
 
