@@ -52,6 +52,22 @@ def test_world_ramp_survives_refining_and_writing(tmp_path, reader, scale):
             assert on_disk[index] == pytest.approx(there, abs=2e-4)
 
 
+@pytest.mark.parametrize("reader", VOLUME_READERS)
+def test_the_file_keeps_the_input_s_axes(tmp_path, reader):
+    """Readers that turn the axes turn them back: voxel by voxel it is the input's file."""
+    source = write_volume(
+        tmp_path / "in.nii.gz", random_image(SHAPE), direction=oblique_direction(True)
+    )
+    image, properties = reader().read_images((str(source),))
+    (file,) = write_image(
+        image, tmp_path / "out", properties, reader_writer=reader, file_ending=".nii.gz"
+    )
+    before, after = sitk.ReadImage(str(source)), sitk.ReadImage(str(file))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(after), sitk.GetArrayFromImage(before))
+    np.testing.assert_allclose(after.GetDirection(), before.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(after.GetOrigin(), before.GetOrigin(), atol=1e-5)
+
+
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii.gz"])
 def test_itk_formats(tmp_path, ending):
     source = write_volume(tmp_path / f"in{ending}", random_image(SHAPE))
@@ -76,6 +92,7 @@ def test_two_dimensional_itk_image(tmp_path):
     np.testing.assert_array_equal(SimpleITKIO().read_images((str(file),))[0], image)
 
 
+@pytest.mark.filterwarnings("error")  # tifffile warns of volumes that it takes for colour
 def test_tiff_volume_keeps_its_spacing_file(tmp_path):
     image = random_image((2, 5, 8, 3))  # three voxels wide: not a colour image
     properties = {"spacing": (np.float64(3), 2, 1)}

@@ -42,6 +42,14 @@ def test_cubic_agrees_with_itk_s_b_spline(scale):
     )
 
 
+def test_cubic_reflects_the_image_at_its_faces():
+    """As the degradation does: the border looks as it does in the image with its mirror image."""
+    lr_image = np.random.default_rng(0).normal(size=(5, 8, 7)).astype(np.float32)
+    mirrored = np.pad(lr_image, ((15, 15), (0, 0), (24, 24)), mode="symmetric")
+    inner = upsample_cubic(mirrored, (3, 1, 2))[45:-45, :, 48:-48]
+    np.testing.assert_allclose(upsample_cubic(lr_image, (3, 1, 2)), inner, atol=1e-5)
+
+
 @pytest.mark.parametrize("frequency", [0, 1, 3, 6])
 @pytest.mark.parametrize("factor", [2, 3])
 def test_sinc_continues_its_own_frequencies(frequency, factor):
