@@ -34,11 +34,12 @@ def tiny_architecture(ndim: int, **changes: Any) -> dict[str, Any]:
         "hr_width": 4,
         "sr_head": True,
     }
+    imports = changes.pop("_kw_requires_import", ["conv_op", "norm_op", "dropout_op", "nonlin"])
     arch_kwargs |= changes
     return {
         "network_class_name": "srseg.networks.joint_unet.JointUNet",
         "arch_kwargs": {k: v for k, v in arch_kwargs.items() if k not in changes or v is not None},
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        "_kw_requires_import": imports,
     }
 
 

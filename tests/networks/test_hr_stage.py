@@ -142,3 +142,13 @@ def test_feature_maps_are_counted_as_they_are_put_out(scale, num_sr_channels, co
     logits, image = stage(*make_inputs(scale))
     counted += [x[0].numel() for x in (logits, image) if x is not None]
     assert stage.compute_conv_feature_map_size(SHAPE[: len(scale)]) == sum(counted)
+
+
+@pytest.mark.parametrize(
+    ("scale", "layout"), [((1, 2, 2), torch.channels_last_3d), ((2, 3), torch.channels_last)]
+)
+def test_hr_convolutions_run_channels_last_on_the_cpu(scale, layout):
+    stage, hidden = make_stage(scale), []
+    stage.convs.register_forward_hook(lambda _module, _inputs, output: hidden.append(output))
+    stage(*make_inputs(scale))
+    assert hidden[0].is_contiguous(memory_format=layout)

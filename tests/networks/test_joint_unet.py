@@ -70,6 +70,27 @@ def test_deep_supervision_scales_by_hand():
     assert deep_supervision_scales([[1, 1]], (2, 3)) == [[1, 1]]
 
 
+@pytest.mark.parametrize("trunk", ["plain", "residual"])
+def test_weights_start_as_nnunets(make_network, trunk):
+    counts = {"n_conv_per_stage": None, "n_blocks_per_stage": [1, 2, 1]}
+    network = make_network(
+        (2, 1, 1), trunk=trunk, features_per_stage=[32, 32, 8],
+        **(counts if trunk == "residual" else {}),
+    )  # fmt: skip
+    kinds = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    assert not any(layer.bias.any() for layer in layers if layer.bias is not None)
+    merging = network.decoder.stages[1].convs[0].all_modules[0].weight  # 64 -> 32 channels
+    assert merging.std().item() == pytest.approx((2 / (64 * 27)) ** 0.5, rel=0.05)
+
+
+def test_a_network_without_nonlinearity_is_linear_in_the_hr_stage(make_network):
+    network = make_network((2, 1, 2), nonlin=None, _kw_requires_import=["conv_op", "norm_op"])
+    stage, features = network.hr_stage, torch.randn(1, 5, 2, 3, 4)
+    lr_image = torch.zeros(1, 1, 2, 3, 4)
+    torch.testing.assert_close(stage(-features, lr_image)[0], -stage(features, lr_image)[0])
+
+
 def test_one_stage_is_a_network(make_network):
     network = make_network(
         (2, 1, 2), n_stages=1, features_per_stage=[5], kernel_sizes=3, strides=1,
