@@ -6,6 +6,7 @@ are and where training was resumed change nothing.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -225,7 +226,7 @@ def make_loader(
     if num_workers > 0:
         workers = {
             "prefetch_factor": _BATCHES_AHEAD,
-            "worker_init_fn": _single_threaded,
+            "worker_init_fn": _set_up_worker,
             "multiprocessing_context": multiprocessing_context,
             "persistent_workers": True,
         }
@@ -241,8 +242,12 @@ def make_loader(
     return iter(loader)
 
 
-def _single_threaded(_: int) -> None:
-    """Make a worker use one thread: the others belong to the training step."""
+def _set_up_worker(_: int) -> None:
+    """Leave the other cores to the training step, and Ctrl-C to the trainer.
+
+    An interrupted trainer finishes its step and may still be waiting for a batch.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     blosc2.set_nthreads(1)
     threadpool_limits(limits=1)

@@ -1,6 +1,8 @@
 """A batch depends on its number alone, and has what the trainer was promised."""
 
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,14 @@ def test_workers_can_be_spawned(dataset):
     loader = make_loader(batches, start=0, stop=2, num_workers=1, multiprocessing_context="spawn")
     for i, batch in enumerate(loader):
         assert_same(batch, batches[i])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no POSIX signals")
+def test_workers_outlive_ctrl_c(dataset):
+    loader = make_loader(source(dataset), start=0, stop=10, num_workers=1)
+    next(loader)
+    os.kill(loader._workers[0].pid, signal.SIGINT)
+    assert sum(1 for _ in loader) == 9
 
 
 def test_the_global_random_states_are_left_alone(dataset):

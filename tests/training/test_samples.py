@@ -136,6 +136,18 @@ def test_lr_is_the_degraded_hr_under_augmentation(open_case, start, turned):
 
 
 @pytest.mark.parametrize("rule", [FREE, FLAT])
+def test_a_turned_patch_is_the_middle_of_a_larger_one(open_case, rule):
+    """So the degradation saw what lies around the patch, wherever the patch ends."""
+    case = open_case(two_channels(HR_SHAPE))
+    turned = {"rotation_probability": 1.0, "scaling_probability": 1.0}
+    small = made(case, (4, 2, 5), rule=rule, **turned)
+    wider = Patch(LR_PATCH + 4, np.array(SCALE), SPACING)
+    large = made(case, (2, 0, 3), rule=rule, patch=wider, **turned)
+    inner = (slice(None), *(slice(2, n + 2) for n in LR_PATCH))
+    torch.testing.assert_close(small.lr_image, large.lr_image[inner], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("rule", [FREE, FLAT])
 @pytest.mark.parametrize("start", [*STARTS, (-1, -1, -1)])
 def test_a_turned_patch_shows_labels_where_its_ramp_says(open_case, rule, start):
     shape = HR_SHAPE if min(start) >= 0 else (10, 7, 15)
