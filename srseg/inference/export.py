@@ -176,7 +176,7 @@ def _labels_by_slab(
         if label_manager.has_regions:
             labels = label_manager.convert_logits_to_segmentation(slab)
         else:
-            labels = slab.argmax(0)
+            labels = slab.max(0).indices  # argmax(0) takes ten times as long on a CPU
         slabs.append(labels.to(torch.int16).cpu().numpy())
     return np.concatenate(slabs)
 
