@@ -98,7 +98,7 @@ def test_unknown_plans(run: Run, trained_folders: Path):
     assert_refused(run("train", argv), "srsegPlan", "srsegPlans")
 
 
-@pytest.mark.parametrize("fold", ["5", "first"])
+@pytest.mark.parametrize("fold", ["5", "-1", "first"])
 def test_unknown_fold_in_training(run: Run, trained_folders: Path, fold: str):
     assert_refused(
         run("train", [TINY_ID, "3d_fullres", fold, *SHORT]), f"'{fold}'", "0", "4", "all"
@@ -142,9 +142,8 @@ def tiny_copy_of_trained(
     [
         ("plan_and_preprocess", ["-d", "901", "-skale", "2"]),
         ("train", ["901", "3d_fullres", "0", "--continue_training_now"]),
-        ("train", ["901", "3d_fullres", "-1"]),
         ("predict", ["-i", "in", "-o", "out", "--disable_ttta"]),
-        ("evaluate", ["-gt", "a", "-pred", "b", "--chil"]),
+        ("evaluate", ["-gt", "a", "-pred", "b", "--chilll"]),
         ("simulate", ["-i", "in", "-o", "out", "-z", "1"]),
         ("doctor", ["--jsn"]),
         ("demo", ["-minuets", "1"]),
