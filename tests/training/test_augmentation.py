@@ -86,10 +86,10 @@ def test_zoom_stays_in_its_range_and_objects_keep_their_proportions(rule, axes):
 
 def test_a_rotation_limit_of_the_options_replaces_the_rule():
     angles = [
-        abs(np.arctan2(m[2, 1] * SPACING[2] / SPACING[1], m[1, 1]))
+        np.degrees(np.arctan2(m[2, 1] * SPACING[2] / SPACING[1], m[1, 1]))
         for m in matrices(only(rotation_probability=1, rotation_degrees=10), FLAT, 200)
     ]
-    assert np.degrees(max(angles)) == pytest.approx(10, abs=0.5)
+    assert [min(angles), max(angles)] == pytest.approx([-10, 10], abs=0.5)
     wide = [np.sign(m[1, 1]) for m in matrices(only(rotation_probability=1), FLAT, 50)]
     assert set(wide) == {-1, 1}
 
@@ -185,5 +185,6 @@ def test_a_gaussian_has_the_width_asked_and_commutes_with_flips():
     assert float(matrix.sum(dim=1).sub(1).abs().max()) < 1e-12
     assert float((matrix[15] * distance**2).sum()) ** 0.5 == pytest.approx(1.3, abs=0.02)
     assert torch.equal(matrix, matrix.flip((0, 1)))
+    assert not matrix[0, 10:].any()  # the edge is repeated, not the other end
     assert gaussian_matrix(1, 1.3) is None
     assert gaussian_matrix(9, 0.0) is None
