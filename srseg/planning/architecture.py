@@ -15,6 +15,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import (
 
 NETWORK = "srseg.networks.joint_unet.JointUNet"
 HR_WIDTHS = (16, 12, 8)  # channels on the HR grid, the default first
+_HR_CONVS = 2
 # nnU-Net's own numbers for its plain U-Net
 _MIN_EDGE = 4
 _BASE_FEATURES, _MAX_FEATURES = 32, {2: 512, 3: 320}
@@ -31,7 +32,13 @@ def joint_architecture(
         scale: per axis of the configuration.
         hr_width: channels on the HR grid.
     """
-    own = {"scale": list(scale), "trunk": "plain", "hr_width": hr_width, "sr_head": True}
+    own = {
+        "scale": list(scale),
+        "trunk": "plain",
+        "hr_width": hr_width,
+        "hr_num_convs": _HR_CONVS,
+        "sr_head": True,
+    }
     return {
         "network_class_name": NETWORK,
         "arch_kwargs": {**stock["arch_kwargs"], **own},

@@ -19,13 +19,13 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from srseg.images.checks import check_case, declared_labels, read_images, read_segmentation
 from srseg.images.properties import grid_of
 from srseg.planning.effective_resolution import duplicated_slices, effective_resolution
+from srseg.planning.scale_rule import NO_SPACING
 from srseg.planning.thickness import label_groups, structure_thickness
 from srseg.preprocessing.raw_cases import CaseFiles
 
 _BASE_BYTES = 500 * 2**20  # a process with torch in it
 _BYTES_PER_VALUE, _BYTES_PER_LABEL = 16, 40  # at the peak of an analysis, measured
 _FILES_LOOKED_AT = 8
-_NO_SPACING = 999.0  # what nnU-Net's 2-D readers give as the spacing between slices
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def slice_gap_mm(files: CaseFiles, spacing: Sequence[float]) -> float | None:
         except ValueError:
             continue  # not ours to judge: nothing but the gap depends on it
         if isinstance(content, Mapping) and _is_length(content.get("SliceThickness")):
-            known = [mm for mm in spacing if mm != _NO_SPACING]
+            known = [mm for mm in spacing if mm != NO_SPACING]
             between = content.get("SpacingBetweenSlices")
             distance_mm = float(between) if _is_length(between) else max(known)
             return distance_mm - float(content["SliceThickness"])
@@ -180,7 +180,7 @@ def _num_voxels(file: Path) -> int:
 def _grid_block(shape: Sequence[int], spacing: Sequence[float]) -> dict[str, Any]:
     """Return spacing, shape, anisotropy and field of view; an axis of one 2-D slice has none."""
     extents = [
-        None if mm == _NO_SPACING and n == 1 else n * mm
+        None if mm == NO_SPACING and n == 1 else n * mm
         for n, mm in zip(shape, spacing, strict=True)
     ]
     known = [mm for mm, extent in zip(spacing, extents, strict=True) if extent is not None]

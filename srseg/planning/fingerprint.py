@@ -44,8 +44,17 @@ class SRSegFingerprintExtractor(DatasetFingerprintExtractor):
     def __init__(
         self, dataset_name_or_id: str | int, num_processes: int = 8, verbose: bool = False
     ) -> None:
-        self.raw_dataset = find_raw_dataset(dataset_name_or_id)
-        super().__init__(self.raw_dataset.name, num_processes, verbose)
+        # nnU-Net's own constructor would list the files once more, in twelve forked processes; a
+        # test holds that it sets the same attributes
+        self.raw_dataset = raw = find_raw_dataset(dataset_name_or_id)
+        self.dataset_name, self.input_folder = raw.name, str(raw.folder)
+        self.num_processes, self.verbose = num_processes, verbose
+        self.show_progress_bar = True
+        self.dataset_json = raw.dataset_json
+        self.dataset = {
+            case: {"images": [str(file) for file in files.images], "label": str(files.label)}
+            for case, files in raw.cases.items()
+        }
         self.num_foreground_voxels_for_intensitystats = 2e6
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def srseg_block(results: Mapping[str, CaseFingerprint], *, is_paired: bool) -> d
     """Return the `srseg` entry: figures of the whole dataset, then of every case by name.
 
     All per-axis values are in the reader's (Z, Y, X) order. `interpolated_cases` counts per axis
-    the cases in which some channel is resolved at least 1.85 voxels coarser than its voxels.
+    the cases in which some channel is resolved at least 1.85 times coarser than its voxels.
     """
     cases = {case: result.block for case, result in results.items()}
     blocks = list(cases.values())
@@ -220,8 +229,9 @@ def _warn(block: Mapping[str, Any]) -> None:
     for axis, count in zip(_AXES, block["interpolated_cases"], strict=True):
         if count:
             logger.warning(
-                "along %s, %d of %d cases look interpolated: they are resolved at least %g times "
-                "coarser than their voxels, so super-resolution learns no finer detail there.",
+                "along %s, the detail of %d of %d cases is at least %g times coarser than their "
+                "voxels (interpolated, zero-filled or smoothed): nothing finer can be learned "
+                "from them.",
                 axis,
                 count,
                 block["num_cases"],

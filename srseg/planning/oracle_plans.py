@@ -14,6 +14,7 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from srseg import environment
@@ -35,6 +36,7 @@ class OraclePlanner(ExperimentPlanner):
         grids: what srseg planned.
         plans_name: of srseg's plans, whose preprocessed folders are shared.
         configurations: of srseg's plans; those that stock nnU-Net knows are planned.
+        reader_writer: of the dataset.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class OraclePlanner(ExperimentPlanner):
         *,
         plans_name: str,
         configurations: Sequence[str],
+        reader_writer: type[BaseReaderWriter],
     ) -> None:
         vars(self).update(stock_state)
         self.preprocessor_name = "DefaultPreprocessor"  # stock resolves the names it knows
@@ -57,6 +60,11 @@ class OraclePlanner(ExperimentPlanner):
         self.grids = grids
         self.shared_plans_name = plans_name
         self.wanted = tuple(configurations)
+        self.reader_writer = reader_writer
+
+    def determine_reader_writer(self) -> type[BaseReaderWriter]:
+        """Return the reader that srseg's plans name."""
+        return self.reader_writer
 
     def determine_fullres_target_spacing(self) -> np.ndarray:
         """Return the HR spacing in mm, reader order."""
@@ -96,5 +104,6 @@ class OraclePlanner(ExperimentPlanner):
         """Write the plans, only with configurations whose folder srseg writes."""
         shared = {c: p for c, p in plans["configurations"].items() if c in self.wanted}
         plans["configurations"] = shared
+        plans["experiment_planner_used"] = "ExperimentPlanner"  # a name that stock knows
         folder = environment.required_folder("nnUNet_preprocessed") / self.dataset_name
         write_json(plans, folder / f"{self.plans_identifier}.json")

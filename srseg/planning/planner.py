@@ -17,6 +17,7 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 import srseg
 from srseg import environment
@@ -119,6 +120,7 @@ class SRSegPlanner(ExperimentPlanner):
             fits=self._fits_as_a_whole,
             suppress_transpose=suppress_transpose,
         )
+        self._reader_writer = reader_writer_class(raw)
         self._scale: Sequence[int] = ()  # of the configuration that is being planned
         self._hr_width = HR_WIDTHS[0]
 
@@ -138,9 +140,9 @@ class SRSegPlanner(ExperimentPlanner):
         )
         return self.memory.largest_batch(architecture, padded) >= 1
 
-    def determine_reader_writer(self) -> type:
+    def determine_reader_writer(self) -> type[BaseReaderWriter]:
         """Return the reader that the fingerprint was made with."""
-        return reader_writer_class(self.raw_dataset)
+        return self._reader_writer
 
     def determine_fullres_target_spacing(self) -> np.ndarray:
         """Return the HR spacing in mm, reader order."""
@@ -254,6 +256,7 @@ class SRSegPlanner(ExperimentPlanner):
                 self.grids,
                 plans_name=self.plans_identifier,
                 configurations=list(self.plans["configurations"]),
+                reader_writer=self._reader_writer,
             ).plan_experiment()
         for line in filter(None, map(str.strip, printed.getvalue().splitlines())):
             logger.debug("nnU-Net: %s", line)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from srseg.degradation.spec import DegradationSpec
 from srseg.planning.architecture import HR_WIDTHS
 from srseg.planning.grids import PlannedGrids, Wishes
+from srseg.planning.scale_rule import in_mm
 
 _AXES = "ZYX"
 _OPERATORS = {
@@ -28,16 +31,17 @@ def spacing(grids: PlannedGrids, wishes: Wishes, block: Mapping[str, Any]) -> st
     elif block["paired"]:
         source = "the LR grid follows the real LR images, the HR grid is its refinement"
     else:
-        source = (
-            "the HR grid follows the images by nnU-Net's rule (median; the finest tenth of a "
-            "coarse slice axis)"
-        )
-    text = f"Z, Y, X: {_mm(grids.hr_spacing)} mm HR, {_mm(lr_mm)} mm LR; {source}."
+        source = "the HR grid has the images' median spacing"
+        median_mm = np.median(grids.cases.spacings, axis=0)
+        finer = [_AXES[i] for i in range(3) if grids.hr_spacing[i] < 0.999 * median_mm[i]]
+        if finer:
+            source += f" (along {', '.join(finer)} that of the finest tenth, as slices are thick)"
+    text = f"{in_mm(grids.hr_spacing)} HR, {in_mm(lr_mm)} LR (Z, Y, X); {source}."
     for axis, count in zip(_AXES, block["interpolated_cases"], strict=True):
         if count:
             text += (
-                f" Along {axis}, {count} of {block['num_cases']} cases look interpolated: their "
-                "detail is coarser than their voxels."
+                f" Along {axis}, the detail of {count} of {block['num_cases']} cases is clearly "
+                "coarser than their voxels (interpolated, zero-filled or smoothed)."
             )
     return text
 
@@ -110,10 +114,6 @@ def no_patch_free(largest: Sequence[int], elements: float, budget: float) -> str
         f"patches: the largest LR volume of {_times(largest)} voxels would take "
         f"{elements / budget:.1f} times the memory target as a whole, so there is no 3d_patchfree."
     )
-
-
-def _mm(values: Sequence[float]) -> str:
-    return " x ".join(f"{float(v):.4g}" for v in values)
 
 
 def _times(values: Sequence[float]) -> str:

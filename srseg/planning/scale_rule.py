@@ -12,6 +12,7 @@ import numpy as np
 
 Scale = tuple[int, int, int]
 
+NO_SPACING = 999.0  # what nnU-Net's 2-D readers give as the spacing between slices
 START = 2
 LARGEST = 4
 FINE_RATIO = 2.0  # to the finest spacing
@@ -43,7 +44,7 @@ def choose_scale(
     started = start_scale(hr_spacing, median_shape)
     reasons = [
         f"{START} along axes whose spacing is at most {FINE_RATIO:g} times the finest "
-        f"({_mm(hr_spacing)} mm), 1 elsewhere"
+        f"({in_mm(hr_spacing)}), 1 elsewhere"
     ]
     raised = raise_until_it_fits(started, hr_spacing, fits)
     if raised != started:
@@ -166,15 +167,17 @@ def scale_of_lr_spacing(
     """Return the scale max(1, round(lr / hr)) and the HR spacing lr / scale that belongs to it."""
     scale = tuple(max(1, round(lr / hr)) for lr, hr in zip(lr_spacing, hr_spacing, strict=True))
     reason = (
-        f"-lr_spacing {_mm(lr_spacing)} mm over the images' {_mm(hr_spacing)} mm, rounded, at "
+        f"-lr_spacing {in_mm(lr_spacing)} over the images' {in_mm(hr_spacing)}, rounded, at "
         "least 1."
     )
     new_hr_spacing = tuple(lr / s for lr, s in zip(lr_spacing, scale, strict=True))
     return ScaleChoice(scale, reason), new_hr_spacing
 
 
-def _mm(values: Sequence[float]) -> str:
-    return " x ".join(f"{float(v):.4g}" for v in values)
+def in_mm(values: Sequence[float]) -> str:
+    """Return spacings in words; the one that a 2-D image does not have is left out."""
+    known = [mm for mm in values if mm < NO_SPACING] or values
+    return " x ".join(f"{float(mm):.4g}" for mm in known) + " mm"
 
 
 def _times(values: Sequence[float]) -> str:
