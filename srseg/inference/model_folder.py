@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from torch import nn
 
+from srseg.networks.build import build_network
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
 
@@ -132,6 +135,32 @@ def open_model(
         weights=[checkpoint["network_weights"] for checkpoint in checkpoints],
         mirroring_axes=tuple(axes) if axes is not None else None,
     )
+
+
+def rebuilt_network(model: TrainedModel) -> nn.Module:
+    """Return the network that a model's plans describe, with the weights of its last fold.
+
+    Raises:
+        ValueError: if the plans name a class outside the allow-list, or the weights of a fold do
+            not fit the network.
+    """
+    network = build_network(
+        model.configuration_manager.configuration["architecture"],
+        determine_num_input_channels(
+            model.plans_manager, model.configuration_manager, model.dataset_json
+        ),
+        model.plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads,
+    )
+    for fold, weights in zip(model.folds, model.weights, strict=True):
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the weights of fold {fold} in {model.folder} do not fit the network of its "
+                f"plans.json ({reason})."
+            ) from error
+    return network
 
 
 def find_model(

@@ -22,8 +22,12 @@ from srseg.images.properties import upscale_properties
 from srseg.inference.export import Prediction, to_native_grid, write_prediction
 from srseg.inference.files import FilesJob, predict_files
 from srseg.inference.forward import Forward, PredictionSettings
-from srseg.inference.model_folder import FINAL_CHECKPOINT, TrainedModel, open_model
-from srseg.networks.build import build_network
+from srseg.inference.model_folder import (
+    FINAL_CHECKPOINT,
+    TrainedModel,
+    open_model,
+    rebuilt_network,
+)
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 
 logger = logging.getLogger(__name__)
@@ -94,25 +98,10 @@ class Predictor:
         """
         chosen_settings = PredictionSettings(**settings)  # a wrong name fails before files are read
         model = open_model(folder, folds, checkpoint_name=checkpoint_name)
-        plans_manager, configuration_manager = model.plans_manager, model.configuration_manager
-        network = build_network(
-            configuration_manager.configuration["architecture"],
-            determine_num_input_channels(plans_manager, configuration_manager, model.dataset_json),
-            plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads,
-        )
-        for fold, weights in zip(model.folds, model.weights, strict=True):
-            try:
-                network.load_state_dict(weights)
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ValueError(
-                    f"the weights of fold {fold} in {model.folder} do not fit the network of its "
-                    f"plans.json ({reason})."
-                ) from error
         predictor = cls(
-            network,
-            plans_manager,
-            configuration_manager,
+            rebuilt_network(model),
+            model.plans_manager,
+            model.configuration_manager,
             model.dataset_json,
             weights=model.weights,
             mirroring_axes=model.mirroring_axes,

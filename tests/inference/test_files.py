@@ -200,7 +200,7 @@ class TestBadInput:
         array = np.full((5, 8, 7), np.inf, np.float32)
         write_volume(tmp_path / "in/a_0000.nii.gz", array)
         with pytest.raises(ValueError, match="^case a: .*infinite"):
-            predictor(reader="NibabelIO").predict_files(tmp_path / "in", tmp_path / "out")
+            predictor().predict_files(tmp_path / "in", tmp_path / "out")
 
     def test_an_error_of_the_network_names_the_case(self, tmp_path):
         random_case(tmp_path / "in")
