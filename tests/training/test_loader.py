@@ -263,7 +263,9 @@ def test_slices_of_a_2d_configuration(write_case, open_dataset):
         assert [tuple(t.shape) for t in batch["target"]] == [(3, 1, 12, 33), (3, 1, 6, 11)]
     assert (batches[0]["target"][0] == 2).flatten(1).any(1).all()
     assert not batches[0]["valid"].all()  # 27 of 33 voxels
-    plain = {**both, "augmentation": None, "mirror_axes": ()}
+    flips = {**both, "mirror_axes": (1,), "augmentation": {**NONE, "flip_probability": 1.0}}
+    plain = {**both, "augmentation": NONE, "mirror_axes": ()}
+    assert torch.equal(source(**flips)[2]["data"], source(**plain)[2]["data"].flip(3))
     torch.testing.assert_close(
         source(**plain)[2]["data"], source(**plain, mode="matched")[2]["data"], atol=0.3, rtol=0
     )
