@@ -36,6 +36,13 @@ def run_command(
     except USER_ERRORS as error:
         if verbose:
             traceback.print_exc()
-        message = " ".join(str(error).split())
-        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _one_line(error: BaseException) -> str:
+    """Return what went wrong in one line; of a worker's traceback that is the last one."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        _, _, text = text.splitlines()[-1].partition(": ")
+    return " ".join(text.split()) or type(error).__name__

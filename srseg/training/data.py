@@ -22,6 +22,7 @@ def training_batches(
     configuration_manager: SRSegConfigurationManager,
     method: Method,
     *,
+    modality: str,
     label_manager: LabelManager,
     **options: Any,
 ) -> BatchSource:
@@ -34,18 +35,22 @@ def training_batches(
         dataset: the fold's training cases.
         configuration_manager: for patch, scale and degradation.
         method: for the augmentation.
+        modality: of the plans; only MR has a bias field, so elsewhere it is off by default.
         label_manager: nnU-Net's.
         **options: further arguments of `BatchSource`.
     """
+    augmentation = dict(method.augmentation)
+    if modality != "MR":
+        augmentation.setdefault("bias_field_probability", 0.0)
     paired = DegradationSpec.from_json(configuration_manager.degradation).paired
     return BatchSource(
         dataset=dataset,
         lr_patch_size=configuration_manager.patch_size,
         scale_3d=configuration_manager.scale_3d,
         label_manager=label_manager,
-        degradation=None if paired else degradation_from_plans(configuration_manager),
+        degradation=degradation_from_plans(configuration_manager),
         mode="matched" if paired else "augment",
-        augmentation=method.augmentation,
+        augmentation=augmentation,
         **options,
     )
 

@@ -181,6 +181,7 @@ class SRSegTrainer(nnUNetTrainer):
             train_dataset,
             manager,
             self.method,
+            modality=self.plans_manager.plans["modality"],
             mirror_axes=axes,
             iterations_per_epoch=steps,
             **common,
