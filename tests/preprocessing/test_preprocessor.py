@@ -17,8 +17,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from srseg.images.properties import coarsen_properties
 from srseg.images.write import write_image
-from srseg.preprocessing.dataset import LR_FOLDER, TEMPORARY_FOLDER, SRSegDataset
-from srseg.preprocessing.preprocessor import SRSegPreprocessor, peak_bytes
+from srseg.preprocessing.dataset import TEMPORARY_FOLDER, SRSegDataset
+from srseg.preprocessing.preprocessor import SRSegPreprocessor, _CaseWork, peak_bytes
+from srseg.preprocessing.raw_cases import training_files
 from srseg.preprocessing.simulate import simulate_native
 from tests.preprocessing.hand_plans import (
     TRANSPOSES,
@@ -189,13 +190,16 @@ def test_inference_reads_what_training_stored(tiny_copy, tmp_path, reader, scale
         tiny_copy, hr_spacing=hr_spacing, scale=scale, transpose=transpose, reader=reader,
         degradation=spec_json("kspace_crop"),
     )  # fmt: skip
-    done = run(folder)
     plans = json.loads((folder / "srsegPlans.json").read_text())
     plans_manager, configuration_manager = managers(plans)
     dataset_json = json.loads((folder / "dataset.json").read_text())
 
+    files = training_files(tiny_copy, dataset_json)["tiny_1"]
+    training_arguments = (tmp_path / "done", plans_manager, configuration_manager, dataset_json)
+    SRSegPreprocessor().save_files(files, *training_arguments)
+
     rw = plans_manager.image_reader_writer_class()
-    hr_image, hr_properties = rw.read_images([str(tiny_copy / "imagesTr/tiny_1_0000.nii.gz")])
+    hr_image, hr_properties = rw.read_images([str(files.images[0])])
     lr_image = simulate_native(
         hr_image, hr_properties["spacing"], plans_manager, configuration_manager
     )
@@ -207,7 +211,7 @@ def test_inference_reads_what_training_stored(tiny_copy, tmp_path, reader, scale
     image, seg, properties = SRSegPreprocessor().run_case(
         [str(lr_file)], None, plans_manager, configuration_manager, dataset_json
     )
-    stored = SRSegDataset(str(done))
+    stored = SRSegDataset(str(tmp_path / "done"))
     np.testing.assert_allclose(image, stored.load_lr("tiny_1")[:], atol=1e-4)
     assert seg.shape == (1, *image.shape[1:])
     training = stored.load_properties("tiny_1")
@@ -257,6 +261,20 @@ def test_stock_driver_and_stock_manager_reach_the_same_triplet(tiny_copy):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(hr_image, expected[0])
     np.testing.assert_array_equal(hr_seg, expected[1])
+
+
+def test_the_work_on_a_case_pickles(tiny_copy, tmp_path):
+    """Where processes are spawned (macOS, Windows) it travels to the workers."""
+    folder = write_tiny_plans(tiny_copy)
+    expected = contents(run(folder))["tiny_0"]
+    plans = json.loads((folder / "srsegPlans.json").read_text())
+    dataset_json = json.loads((folder / "dataset.json").read_text())
+    work = _CaseWork(SRSegPreprocessor(), tmp_path / "out", *managers(plans), dataset_json)
+    files = training_files(tiny_copy, dataset_json)["tiny_0"]
+    work, files = pickle.loads(pickle.dumps((work, files)))
+    assert work(files) is True  # it has foreground
+    for a, b in zip(contents(tmp_path / "out")["tiny_0"][:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_real_pairs(tiny_copy):
@@ -318,7 +336,3 @@ def test_memory_grows_with_the_largest_case(tmp_path):
     refined = 20 * 40 * 60 * 4  # the plan's grid is 4 times finer than the largest case's
     assert peak_bytes(file, *arguments) == 400 * 2**20 + refined * 104
     assert without > 400 * 2**20
-
-
-def test_lr_folder_name_is_in_the_contract():
-    assert LR_FOLDER == "lr"

@@ -9,6 +9,7 @@ import pytest
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from skimage import io
 
+from srseg.degradation.spec import AxisDegradation, DegradationSpec
 from srseg.geometry.grid import pad_to_multiple
 from srseg.images.properties import grid_of
 from srseg.preprocessing.simulate import Simulation, simulate_folder, simulate_native
@@ -76,6 +77,28 @@ def test_odd_sizes_are_edge_padded_at_the_high_end(tiny_dataset):
     padded = pad_to_multiple(image, (1, 2, 2))
     expected = padded.reshape(1, 2, 3, 2, 2, 2).mean((3, 5))
     np.testing.assert_allclose(lr_image, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("transpose", TRANSPOSES)
+def test_kernels_in_mm_do_not_depend_on_the_plan_s_axis_order(transpose):
+    image = np.random.default_rng(2).random((1, 9, 14, 12), dtype=np.float32)
+    axes = (
+        AxisDegradation("slice_gauss", {"thickness_mm": 5.0}),
+        AxisDegradation("slab_mean", {"thickness_mm": 1.7}),
+        AxisDegradation("kspace_crop", {"window": "hamming"}),
+    )
+    spacing, scale = (1.5, 0.8, 0.5), (3, 2, 1)
+
+    def simulated(order):
+        plans = hand_plans(
+            [spacing[i] for i in order],
+            [scale[i] for i in order],
+            transpose=order,
+            degradation=DegradationSpec(tuple(axes[i] for i in order)).to_json(),
+        )
+        return simulate_native(image, list(spacing), *managers(plans))
+
+    np.testing.assert_allclose(simulated(transpose), simulated((0, 1, 2)), atol=1e-6)
 
 
 def test_all_cases_under_their_names(tiny_dataset, tmp_path):
