@@ -24,6 +24,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
@@ -252,16 +253,32 @@ class SRSegTrainer(nnUNetTrainer):
 
     def _train_one_epoch(self) -> list[dict[str, Any]]:
         outputs, self.partial_epoch = self.partial_epoch, []
-        while self.iteration < self.num_iterations_per_epoch:
-            if outputs and self.clock.finished(self.current_epoch, self.iteration):
-                break
-            if self.stop_request:
-                self.partial_epoch = outputs
-                self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
-                raise KeyboardInterrupt
-            outputs.append(self.train_step(next(self.dataloader_train)))
-            self.iteration += 1
+        with self._progress_bar() as bar:
+            while self.iteration < self.num_iterations_per_epoch:
+                if outputs and self.clock.finished(self.current_epoch, self.iteration):
+                    break
+                if self.stop_request:
+                    self.partial_epoch = outputs
+                    self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+                    raise KeyboardInterrupt
+                outputs.append(self.train_step(next(self.dataloader_train)))
+                self.iteration += 1
+                bar.set_postfix_str(
+                    f"loss {outputs[-1]['loss']:.3f}, {self._progress():.0%} of training",
+                    refresh=False,
+                )
+                bar.update()
         return outputs
+
+    def _progress_bar(self) -> tqdm:
+        """Return the bar of the epoch's steps: only on a terminal, only in the first process."""
+        return tqdm(
+            total=self.num_iterations_per_epoch,
+            initial=self.iteration,
+            desc=f"epoch {self.current_epoch}",
+            leave=False,
+            disable=None if self.local_rank == 0 else True,
+        )
 
     def on_train_epoch_start(self) -> None:
         """Announce the epoch; the learning rate follows the step, not the epoch."""
