@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from srseg.cli.plan import plan_dataset
-from srseg.cli.planning_flags import dataset_flags, fingerprint_flags, plan_flags, preprocess_flags
+from srseg.cli.planning_flags import (
+    dataset_flags,
+    fingerprint_flags,
+    known_datasets,
+    plan_flags,
+    preprocess_flags,
+)
 from srseg.cli.preprocess import preprocess_dataset
 from srseg.cli.run import run_command
 
@@ -35,14 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run_all(args: argparse.Namespace) -> None:
+    names = known_datasets(args)  # all, before the first one starts
+
     from srseg import environment
     from srseg.planning.raw_dataset import find_raw_dataset
-    from srseg.planning.stages import check_configurations, extract_fingerprint
+    from srseg.planning.stages import check_names, extract_fingerprint
 
     preprocessed = environment.required_folder("nnUNet_preprocessed")
-    names = [find_raw_dataset(dataset).name for dataset in args.d]  # all, before the first starts
     for name in names:
-        check_configurations(args.c, preprocessed / name / f"{args.plans_name}.json")
+        find_raw_dataset(name)
+        check_names(args.plans_name, args.c, preprocessed / name)
     for name in names:
         extract_fingerprint(
             name,

@@ -83,7 +83,7 @@ class SRSegPlanner(ExperimentPlanner):
         lr_spacing: Sequence[float] | None = None,
     ) -> None:
         wishes = Wishes(scale, lr_spacing, overwrite_target_spacing)
-        _check_plans_name(plans_name)
+        check_plans_name(plans_name)
         if not gpu_memory_target_in_gb > 0:
             raise ValueError(
                 f"-gpu_memory_target must be above 0 GB, got {gpu_memory_target_in_gb:g}."
@@ -288,6 +288,19 @@ class SRSegPlanner(ExperimentPlanner):
         self.plans = json.loads(file.read_text(encoding="utf-8"))
 
 
+def check_plans_name(name: str) -> None:
+    """Refuse what cannot be a part of file and folder names.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name) or "__" in name or name.endswith("OraclePlans"):
+        raise ValueError(
+            f"'{name}' cannot be the name of plans: letters, digits, '.', '-' and '_' are allowed, "
+            "'__' separates parts of folder names, and OraclePlans are written beside."
+        )
+
+
 def read_fingerprint(file: Path) -> dict[str, Any]:
     """Return a dataset's fingerprint.
 
@@ -306,14 +319,6 @@ def read_fingerprint(file: Path) -> dict[str, Any]:
             "srseg_extract_fingerprint."
         )
     return fingerprint
-
-
-def _check_plans_name(name: str) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", name) or "__" in name or name.endswith("OraclePlans"):
-        raise ValueError(
-            f"'{name}' cannot be the name of plans: letters, digits, '.', '-' and '_' are allowed, "
-            "'__' separates parts of folder names, and OraclePlans are written beside."
-        )
 
 
 def _own_configurations(file: Path) -> dict[str, Any]:

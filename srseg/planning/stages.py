@@ -11,7 +11,12 @@ from typing import Any
 
 from srseg import environment
 from srseg.planning.fingerprint import SRSegFingerprintExtractor
-from srseg.planning.planner import CONFIGURATIONS, PLANS_NAME, SRSegPlanner
+from srseg.planning.planner import (
+    CONFIGURATIONS,
+    PLANS_NAME,
+    SRSegPlanner,
+    check_plans_name,
+)
 from srseg.planning.raw_dataset import RawDataset, check_integrity, find_raw_dataset
 from srseg.plans.managers import SRSegPlansManager, load_plans
 
@@ -98,12 +103,19 @@ def summary(plans: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def check_configurations(wanted: Sequence[str] | None, plans_file: Path) -> None:
-    """Refuse configuration names that neither the planner nor the plans there may be know.
+def check_names(plans_name: str, wanted: Sequence[str] | None, folder: Path) -> None:
+    """Refuse names that cannot be meant, before anything slow starts.
+
+    Args:
+        plans_name: of plans there are or that are to be made.
+        wanted: configurations, which the planner or the plans there may be must know.
+        folder: of the preprocessed dataset.
 
     Raises:
         ValueError: naming the known ones.
     """
+    check_plans_name(plans_name)
+    plans_file = folder / f"{plans_name}.json"
     known = list(CONFIGURATIONS)
     if plans_file.is_file():
         known += load_plans(plans_file).available_configurations
@@ -140,9 +152,8 @@ def preprocess(
     """
     raw = find_raw_dataset(dataset)
     folder = environment.required_folder("nnUNet_preprocessed") / raw.name
-    plans_file = folder / f"{plans_name}.json"
-    plans_manager = load_plans(plans_file)
-    check_configurations(configurations, plans_file)
+    plans_manager = load_plans(folder / f"{plans_name}.json")
+    check_names(plans_name, configurations, folder)
     planned = plans_manager.available_configurations
     wanted = list(configurations or planned)
     counts: list[int | None] = list(num_processes or [None])
