@@ -45,7 +45,7 @@ def _demo(args: argparse.Namespace) -> None:
     from srseg.cli.demo_dataset import DATASET_NAME, build_demo_dataset
     from srseg.cli.demo_report import report
 
-    if args.minutes <= 0:
+    if not args.minutes > 0:
         raise ValueError(f"-minutes is {args.minutes:g}; it must be positive.")
     begin = time.monotonic()
     root = Path(args.o).resolve()

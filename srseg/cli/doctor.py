@@ -18,15 +18,20 @@ PACKAGES = ("srseg", "torch", "nnunetv2", "numpy", "SimpleITK", "nibabel", "blos
 GIB = 1024**3
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit status after printing the report as text, or as JSON with `--json`."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
     parser = argparse.ArgumentParser(
         prog="srseg_doctor",
         description="Print versions, device, cores, memory and the state of the three nnU-Net "
         "folders.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    return run_command(_print_report, parser.parse_args(argv))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(_print_report, build_parser().parse_args(argv))
 
 
 def _print_report(args: argparse.Namespace) -> None:
