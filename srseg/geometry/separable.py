@@ -107,7 +107,8 @@ def interpolation_matrix(
     matrix = np.zeros((n_out, n_in))
     rows = np.broadcast_to(np.arange(n_out)[:, None], neighbours.shape)
     np.add.at(matrix, (rows, np.clip(neighbours, 0, n_in - 1)), weights)
-    return torch.from_numpy(matrix)
+    with torch.inference_mode(False):  # cached: the next caller may want to differentiate
+        return torch.from_numpy(matrix)
 
 
 def resample(

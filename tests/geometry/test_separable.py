@@ -79,3 +79,12 @@ def test_wrong_matrix_is_named():
 def test_unknown_kind_lists_the_known():
     with pytest.raises(ValueError, match="known: cubic, linear, nearest"):
         interpolation_matrix(4, 8, kind="bicubic")
+
+
+def test_a_matrix_first_made_in_inference_mode_can_be_differentiated_through():
+    interpolation_matrix.cache_clear()
+    with torch.inference_mode():
+        resample(torch.rand(3, 5, dtype=torch.float64), (11,))
+    image = torch.rand(3, 5, dtype=torch.float64, requires_grad=True)
+    resample(image, (11,)).sum().backward()
+    torch.testing.assert_close(image.grad.sum(), torch.tensor(33.0, dtype=torch.float64))
