@@ -31,7 +31,8 @@ class HRStage(nn.Module):
 
     Args:
         in_channels: channels of the trunk's finest features.
-        width: channels on the HR grid, which set the cost of the stage.
+        width: channels on the HR grid, which set the cost of the stage; with an SR head the last
+            convolution makes half of them for each task.
         num_classes: channels K of the logits.
         num_sr_channels: channels C of the SR image; 0 builds no SR head.
         conv_op: `nn.Conv2d` or `nn.Conv3d`.
@@ -71,8 +72,12 @@ class HRStage(nn.Module):
             channels = width
         self.convs = nn.Sequential(*layers)
         self.num_convs, self.width = num_convs, width
-        self.seg_head = nn.Linear(width, num_classes)
-        self.sr_head = nn.Linear(width, num_sr_channels) if num_sr_channels else None
+        # The last convolution makes each task's channels apart: where both read the same ones,
+        # the segmentation's far larger gradients kept the SR residual from being learnt at all
+        # (docs/results.md, "How the tasks share the HR stage").
+        sr_width = width // 2 if num_sr_channels else 0
+        self.seg_head = nn.Linear(width - sr_width, num_classes)
+        self.sr_head = nn.Linear(sr_width, num_sr_channels) if num_sr_channels else None
         self.interpolation = Interpolation(self.scale) if num_sr_channels else None
 
     @property
@@ -150,12 +155,16 @@ def _channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:
 
 
 def _pointwise(hidden: torch.Tensor, heads: Sequence[nn.Linear]) -> Sequence[torch.Tensor]:
-    """Return the (B, out, Z, Y, X) results of `heads` on `hidden` (B, width, Z, Y, X).
+    """Return the (B, out, Z, Y, X) results of `heads`, each on its own share of the channels.
 
     One matrix product for all: a 1x1 convolution per head takes several times as long on a CPU,
     and TF32 would make it less than float32 on a GPU.
+
+    Args:
+        hidden: (B, width, Z, Y, X); `width` is the sum of the heads' inputs, in their order.
+        heads: what to apply.
     """
-    weight = torch.cat([head.weight for head in heads])
+    weight = torch.block_diag(*(head.weight for head in heads))
     bias = torch.cat([head.bias for head in heads])
     stacked = nn.functional.linear(hidden.movedim(1, -1), weight, bias).movedim(-1, 1)
     return stacked.split([head.out_features for head in heads], dim=1)

@@ -120,9 +120,24 @@ def test_heads_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         logits, image = stage(*make_inputs((2, 1, 2)))
     assert hidden[0].dtype == torch.bfloat16
-    exact = stage.seg_head(hidden[0].float().movedim(1, -1)).movedim(-1, 1)
+    own = hidden[0][:, : stage.seg_head.in_features].float()
+    exact = stage.seg_head(own.movedim(1, -1)).movedim(-1, 1)
     torch.testing.assert_close(logits, exact, atol=1e-6, rtol=1e-6)
     assert logits.dtype == image.dtype == torch.float32
+
+
+def test_each_task_has_channels_of_its_own_in_the_last_convolution():
+    """Gradients of one task alone leave the other's half of the last convolution untouched."""
+    stage = make_stage((2, 1, 2))
+    torch.nn.init.normal_(stage.sr_head.weight)
+    last = [layer for layer in stage.convs if isinstance(layer, torch.nn.Conv3d)][-1]
+    half = stage.seg_head.in_features
+    for task, own in ((0, slice(None, half)), (1, slice(half, None))):
+        stage.zero_grad()
+        stage(*make_inputs((2, 1, 2)))[task].sum().backward()
+        moved = last.weight.grad.abs().sum((1, 2, 3, 4)) > 0
+        assert moved[own].all()
+        assert moved.sum() == moved[own].sum()
 
 
 def test_regions_that_differ_are_an_error():
