@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-o", default="srseg_demo", metavar="FOLDER", help="where everything goes (srseg_demo)")
-    add("-minutes", type=float, default=4.0, metavar="M", help="training time in minutes (4)")
+    add("-minutes", type=float, default=5.0, metavar="M", help="training time in minutes (5)")
     add("-cases", type=int, default=20, metavar="N", help="training subjects to make (20)")
     add("-device", default="auto", help="auto, cuda, cpu or mps (auto: the best there is)")
     add("--verbose", action="store_true", help="say more; show tracebacks")
