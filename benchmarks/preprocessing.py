@@ -4,8 +4,8 @@
 
 Two measurements: the whole `plan_and_preprocess -c 3d_fullres` from an empty folder, and its last
 stage, `preprocess`, alone. Ours writes three arrays a case (HR, LR, mask), nnU-Net's two. Both run
-as a user runs them, process start and imports included. The ratio of the medians counts; under
-other load on the machine the seconds do not.
+as a user runs them, process start and imports included. CPU seconds (all processes together) are
+measured too: under other load on the machine they tell more than seconds on the clock.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -49,12 +50,18 @@ def _command(tool: str, stage: str, args: argparse.Namespace) -> list[str]:
     return command
 
 
-def _seconds(command: list[str], variables: dict[str, str]) -> float:
-    start = time.perf_counter()
+def _seconds(command: list[str], variables: dict[str, str]) -> dict[str, float]:
+    """Return the command's seconds on the clock and of CPU, its workers' included."""
+    start, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    return time.perf_counter() - start
+    return {"clock": time.perf_counter() - start, "cpu": _cpu_of_children() - cpu}
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _arrays(folder: Path) -> tuple[int, float]:
@@ -63,8 +70,8 @@ def _arrays(folder: Path) -> tuple[int, float]:
     return len(files), sum(file.stat().st_size for file in files) / 2**20
 
 
-def measure(args: argparse.Namespace, root: Path) -> dict[str, dict[str, list[float]]]:
-    """Return the seconds of every run by stage and tool."""
+def measure(args: argparse.Namespace, root: Path) -> dict[str, dict[str, list[dict]]]:
+    """Return the seconds (clock, cpu) of every run by stage and tool."""
     seconds = {stage: {tool: [] for tool in TOOLS} for stage in STAGES}
     for run in range(args.runs):
         for tool in TOOLS if run % 2 == 0 else TOOLS[::-1]:  # neither is always the first
@@ -81,7 +88,8 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, dict[str, list[fl
                     shutil.rmtree(done)
                 taken = _seconds(_command(tool, stage, args), variables)
                 seconds[stage][tool].append(taken)
-                print(f"run {run + 1}: {tool} {stage}: {taken:.2f} s", flush=True)
+                words = ", ".join(f"{value:.2f} s {kind}" for kind, value in taken.items())
+                print(f"run {run + 1}: {tool} {stage}: {words}", flush=True)
     return seconds
 
 
@@ -96,14 +104,14 @@ def main() -> None:
     print(f"\n{platform.machine()}, {environment.available_cores()} cores, {args.np} processes")
     for tool, (count, mebibytes) in sizes.items():
         print(f"{tool} wrote {count} arrays, {mebibytes:.1f} MiB")
-    medians = {
-        stage: {tool: statistics.median(taken[tool]) for tool in TOOLS}
-        for stage, taken in seconds.items()
-    }
-    print(f"{'median of ' + str(args.runs):<22}{'nnU-Net s':>10}{'srseg s':>10}{'ratio':>8}")
-    for stage, median in medians.items():
-        ratio = median["srseg"] / median["nnU-Net"]
-        print(f"{stage:<22}{median['nnU-Net']:>10.2f}{median['srseg']:>10.2f}{ratio:>8.2f}")
+    print(f"{'median of ' + str(args.runs):<28}{'nnU-Net s':>10}{'srseg s':>10}{'ratio':>8}")
+    medians = {}
+    for stage, taken in seconds.items():
+        for kind in ("clock", "cpu"):
+            name = f"{stage}, {kind}"
+            theirs, ours = (statistics.median(t[kind] for t in taken[tool]) for tool in TOOLS)
+            medians[name] = {"nnU-Net": theirs, "srseg": ours, "ratio": ours / theirs}
+            print(f"{name:<28}{theirs:>10.2f}{ours:>10.2f}{ours / theirs:>8.2f}")
     if args.o:
         report = {"seconds": seconds, "medians": medians, "processes": args.np, "dataset": args.d}
         Path(args.o).write_text(json.dumps(report, indent=1), encoding="utf-8")
