@@ -13,6 +13,7 @@ from srseg.plans.managers import SRSegConfigurationManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.loader import BatchSource, make_loader
 from srseg.training.method import Method
+from srseg.training.profile import Profile
 
 _NO_END = 2**40  # a time budget has no last batch
 
@@ -91,10 +92,51 @@ def samples_of_rank(batch_size: int, rank: int, world_size: int) -> Sequence[int
     return range(rank, batch_size, world_size)
 
 
-def batches(
-    source: BatchSource, *, start: int, num_workers: int, pin_memory: bool
-) -> Iterator[dict[str, Any]]:
-    """Return the batches of `source` from number `start` on, without end."""
-    return make_loader(
-        source, start=start, stop=_NO_END, num_workers=num_workers, pin_memory=pin_memory
+def fold_batches(
+    datasets: tuple[SRSegDataset, SRSegDataset],
+    configuration_manager: SRSegConfigurationManager,
+    method: Method,
+    *,
+    profile: Profile,
+    position: tuple[int, int],
+    modality: str,
+    pin_memory: bool,
+    **common: Any,
+) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Return the batches of training and of validation, each without end.
+
+    Args:
+        datasets: training and validation cases of the fold.
+        configuration_manager: of the merged plans.
+        method: for the augmentation.
+        profile: of the machine.
+        position: epoch and iteration at which training stands.
+        modality: of the plans.
+        pin_memory: for transfers to a CUDA device.
+        **common: arguments of `BatchSource` that both share.
+    """
+    epoch, iteration = position
+    steps, val_steps = profile.iterations_per_epoch, profile.val_iterations_per_epoch
+    train = training_batches(
+        datasets[0],
+        configuration_manager,
+        method,
+        modality=modality,
+        mirror_axes=tuple(range(len(configuration_manager.patch_size))),
+        iterations_per_epoch=steps,
+        **common,
+    )
+    val = validation_batches(
+        datasets[1], configuration_manager, iterations_per_epoch=val_steps, **common
+    )
+
+    def endless(source: BatchSource, start: int, num_workers: int) -> Iterator[dict[str, Any]]:
+        return make_loader(
+            source, start=start, stop=_NO_END, num_workers=num_workers, pin_memory=pin_memory
+        )
+
+    workers = profile.num_workers
+    return (
+        endless(train, epoch * steps + iteration, workers),
+        endless(val, epoch * val_steps, workers // 2),
     )

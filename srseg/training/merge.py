@@ -9,19 +9,12 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from srseg.networks.build import build_network
+from srseg.planning.memory_model import MemoryModel
 from srseg.plans.managers import SRSegPlansManager
 from srseg.training.losses.joint import SR_TERMS
 from srseg.training.method import Method
 
 logger = logging.getLogger(__name__)
-
-
-def feature_map_elements(
-    architecture: dict[str, Any], patch_size: list[int], num_channels: int, num_classes: int
-) -> int:
-    """Return the elements of all convolution outputs for one LR patch, nnU-Net's memory unit."""
-    network = build_network(architecture, num_channels, num_classes, device="meta")
-    return int(network.compute_conv_feature_map_size(patch_size))
 
 
 def merged_plans(
@@ -61,35 +54,36 @@ def merged_plans(
     if architecture != planned_architecture:
         channels = determine_num_input_channels(plans_manager, manager, dataset_json)
         classes = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-        _fit_memory(merged, planned_architecture, channels, classes)
+        _fit_memory(merged, planned_architecture, MemoryModel(channels, classes))
     return plans
 
 
 def _fit_memory(
-    merged: dict[str, Any], planned_architecture: dict[str, Any], channels: int, classes: int
+    merged: dict[str, Any], planned_architecture: dict[str, Any], memory: MemoryModel
 ) -> None:
     """Shrink batch, then patch, of `merged` until it takes no more than the planned network."""
-    patch, batch = list(merged["patch_size"]), int(merged["batch_size"])
-    budget = batch * feature_map_elements(planned_architecture, patch, channels, classes)
+    planned = list(merged["patch_size"]), int(merged["batch_size"])
     architecture = merged["architecture"]
-    needed = feature_map_elements(architecture, patch, channels, classes)
-    while batch > 1 and batch * needed > budget:
+    patch, batch = planned
+    budget = batch * memory.elements(planned_architecture, patch)
+    while batch > 1 and batch * memory.elements(architecture, patch) > budget:
         batch -= 1
-    divisor = build_network(architecture, channels, classes, device="meta").lr_divisor
-    while batch * needed > budget:
-        sizes = [n - d if n > d else 0 for n, d in zip(patch, divisor, strict=True)]
-        axis = max(range(len(patch)), key=lambda i: patch[i] if sizes[i] else 0)
-        if not sizes[axis]:
+    divisor = build_network(
+        architecture, memory.num_channels, memory.num_classes, device="meta"
+    ).lr_divisor
+    while batch * memory.elements(architecture, patch) > budget:
+        axes = [axis for axis, (n, d) in enumerate(zip(patch, divisor, strict=True)) if n > d]
+        if not axes:
             raise ValueError(
-                f"the method's network needs {needed} feature-map elements for the smallest patch "
-                f"{patch}, the planned memory holds {budget}; plan with more -gpu_memory_target."
+                f"the method's network does not fit into the planned memory even with one sample "
+                f"of {patch} LR voxels; plan with more -gpu_memory_target."
             )
-        patch[axis] = sizes[axis]
-        needed = feature_map_elements(architecture, patch, channels, classes)
-    if (patch, batch) != (list(merged["patch_size"]), int(merged["batch_size"])):
+        longest = max(axes, key=lambda axis: patch[axis])
+        patch = [n - divisor[i] if i == longest else n for i, n in enumerate(patch)]
+    if (patch, batch) != planned:
         reason = (
-            f"the method's network takes more memory than the planned one: batch "
-            f"{merged['batch_size']} -> {batch}, LR patch {merged['patch_size']} -> {patch}."
+            f"the method's network takes more memory than the planned one: batch {planned[1]} -> "
+            f"{batch}, LR patch {planned[0]} -> {patch}."
         )
         logger.warning("%s", reason)
         merged.setdefault("rationale", {})["method"] = reason

@@ -1,8 +1,8 @@
 """The joint trainer: nnU-Net's trainer where only the optimisation differs.
 
 Data, losses, schedules, scores, logs and checkpoints live in their own files; this class is the
-order in which they are called, and nnU-Net's names for it. What it overrides of nnU-Net 2.8 is
-held by `tests/training/test_trainer_contract.py`.
+order in which they are called, and nnU-Net's names for it. It is as long as nnU-Net has hooks to
+override; `tests/test_nnunet_contract.py` holds their names.
 """
 
 from __future__ import annotations
@@ -34,12 +34,7 @@ from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
-from srseg.training.data import (
-    batches,
-    samples_of_rank,
-    training_batches,
-    validation_batches,
-)
+from srseg.training.data import fold_batches, samples_of_rank
 from srseg.training.losses.joint import JointLoss
 from srseg.training.method import Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
@@ -163,40 +158,24 @@ class SRSegTrainer(nnUNetTrainer):
     def get_dataloaders(self) -> tuple[Iterator[dict], Iterator[dict]]:
         """Return the iterators of training and validation batches, from where training stands."""
         self.dataset_class = SRSegDataset
-        manager, epoch = self.configuration_manager, self.current_epoch
-        axes = tuple(range(len(manager.patch_size)))
-        self.inference_allowed_mirroring_axes = axes
-        train_dataset, val_dataset = self.get_tr_and_val_datasets()
+        manager = self.configuration_manager
+        self.inference_allowed_mirroring_axes = tuple(range(len(manager.patch_size)))
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if self.is_ddp else (0, 1)
-        common = {
-            "label_manager": self.label_manager,
-            "batch_size": self.batch_size,
-            "deep_supervision_scales": self._get_deep_supervision_scales(),
-            "oversample_foreground_percent": self.oversample_foreground_percent,
-            "seed": self.seed,
-            "fold": self.fold,
-            "samples": samples_of_rank(self.batch_size, rank, world_size),
-        }
-        steps, val_steps = self.num_iterations_per_epoch, self.num_val_iterations_per_epoch
-        train = training_batches(
-            train_dataset,
+        return fold_batches(
+            self.get_tr_and_val_datasets(),
             manager,
             self.method,
+            profile=self.profile,
+            position=(self.current_epoch, self.iteration),
             modality=self.plans_manager.plans["modality"],
-            mirror_axes=axes,
-            iterations_per_epoch=steps,
-            **common,
-        )
-        val = validation_batches(val_dataset, manager, iterations_per_epoch=val_steps, **common)
-        how = {
-            "num_workers": self.profile.num_workers,
-            "pin_memory": self.device.type == "cuda",
-        }
-        return (
-            batches(train, start=epoch * steps + self.iteration, **how),
-            batches(
-                val, start=epoch * val_steps, **{**how, "num_workers": how["num_workers"] // 2}
-            ),
+            pin_memory=self.device.type == "cuda",
+            label_manager=self.label_manager,
+            batch_size=self.batch_size,
+            samples=samples_of_rank(self.batch_size, rank, world_size),
+            deep_supervision_scales=self._get_deep_supervision_scales(),
+            oversample_foreground_percent=self.oversample_foreground_percent,
+            seed=self.seed,
+            fold=self.fold,
         )
 
     def unwrapped_network(self) -> nn.Module:

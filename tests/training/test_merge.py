@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from srseg.planning.memory_model import MemoryModel
 from srseg.plans.managers import load_plans
-from srseg.training.merge import feature_map_elements, merged_plans
+from srseg.training.merge import merged_plans
 from srseg.training.method import load_method, method_from_json
 
 
@@ -35,7 +36,7 @@ def test_a_wider_network_gets_a_smaller_batch_within_the_budget(plans):
     configuration = merged["configurations"]["3d_fullres"]
 
     def elements(c):
-        return c["batch_size"] * feature_map_elements(c["architecture"], c["patch_size"], 1, 3)
+        return c["batch_size"] * MemoryModel(1, 3).elements(c["architecture"], c["patch_size"])
 
     assert configuration["batch_size"] < planned["batch_size"]
     assert elements(configuration) <= elements(planned)
