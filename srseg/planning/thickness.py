@@ -36,7 +36,7 @@ def structure_thickness(
         spacing: mm per axis.
     """
     segmentation = segmentation.astype(np.int32)
-    boxes = find_objects(np.maximum(segmentation, 0))
+    boxes = find_objects(segmentation)  # of labels above 0
     found = {}
     for name, values in groups.items():
         present = [boxes[v - 1] for v in values if 0 < v <= len(boxes) and boxes[v - 1]]

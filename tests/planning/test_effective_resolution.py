@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from srseg.geometry.separable import resample
 from srseg.planning.effective_resolution import (
@@ -40,7 +41,7 @@ def test_image_of_full_detail_has_its_spacing():
 
 @pytest.mark.parametrize("kind", ["linear", "cubic"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("factor", [2, 3, 4])
 def test_interpolated_axis_is_noticed_and_the_others_are_not(axis: int, factor: int, kind: str):
     image = interpolated(natural_image(SHAPE), axis, factor, kind)
     spacing = [mm / factor if i == axis else mm for i, mm in enumerate(SPACING)]
@@ -75,11 +76,17 @@ def test_padding_is_not_a_duplicate():
 
 
 def test_one_repeated_slice_is_counted_even_if_sampled_lines_only_suspect_it():
-    image = natural_image(SHAPE)
+    image = natural_image((20, 90, 85))  # more lines than are sampled
     image[7] = image[6]
     assert duplicated_slices(image) == [1, 0, 0]
-    image[7, 20, 20] += 1  # whole slices convict
+    image[7, 21, 21] += 1  # on a line that is not
     assert duplicated_slices(image) == [0, 0, 0]
+
+
+def test_band_that_the_fit_needs_is_not_judged():
+    smooth = gaussian_filter(natural_image(SHAPE), 9)
+    measured = np.divide(effective_resolution(smooth, SPACING), SPACING)
+    assert ((measured > INTERPOLATED) & (measured <= 5)).all()
 
 
 def test_constant_image_says_nothing():

@@ -109,6 +109,13 @@ def test_other_version_is_made_anew(tiny_copy: Path, nnunet_folders: Path, conte
     assert extract()["srseg"]["version"] == BLOCK_VERSION
 
 
+def test_only_the_version_differs(tiny_copy: Path, nnunet_folders: Path):
+    fingerprint = extract()
+    fingerprint["srseg"] |= {"version": BLOCK_VERSION + 1, "num_cases": 77}
+    fingerprint_file(nnunet_folders).write_text(json.dumps(fingerprint))
+    assert extract()["srseg"]["num_cases"] == 5
+
+
 def test_new_case_makes_it_anew(tiny_copy: Path):
     extract()
     for part, name in (("imagesTr", "tiny_{}_0000"), ("labelsTr", "tiny_{}")):
@@ -223,31 +230,50 @@ def test_pairs(tiny_copy: Path):
     for file in (tiny_copy / "imagesTr").iterdir():
         image, affine = read_volume(file)
         affine = affine @ np.diag((2.0, 3.0, 1.0, 1.0))
-        save_volume(image[:, ::3, ::2].copy(), lr_folder / file.name, affine)
+        lr_image = image[:, ::3, ::2].copy()
+        lr_image[:, :2] = 0
+        save_volume(lr_image, lr_folder / file.name, affine)
     fingerprint = extract()
     assert fingerprint["srseg"]["paired"]
     pair = fingerprint["srseg"]["cases"]["tiny_0"]["lr"]
     assert pair["spacing"] == pytest.approx([3.0, 2.7, 1.6])
     assert pair["hr_spacing_along_axes"] == pytest.approx([3.0, 0.9, 0.8])
     assert pair["shape"] == [7, 11, 15]
+    assert pair["shape_after_crop"] == [7, 9, 15]
     shutil.rmtree(lr_folder)
     assert not extract()["srseg"]["paired"]  # the raw data changed, so it was made anew
+
+
+def test_pairs_stored_in_another_orientation(tiny_copy: Path):
+    lr_folder = tiny_copy / "imagesLrTr"
+    lr_folder.mkdir()
+    for file in (tiny_copy / "imagesTr").iterdir():
+        image, affine = read_volume(file)
+        turned = affine[:, [0, 2, 1, 3]] @ np.diag((2.0, 1.0, 3.0, 1.0))  # x, z, y
+        save_volume(image[:, ::3, ::2].transpose(1, 0, 2).copy(), lr_folder / file.name, turned)
+    pair = extract()["srseg"]["cases"]["tiny_0"]["lr"]
+    assert pair["spacing"] == pytest.approx([2.7, 3.0, 1.6])
+    assert pair["hr_spacing_along_axes"] == pytest.approx([0.9, 3.0, 0.8])
 
 
 def test_fewer_samples_than_nnunet(tiny_copy: Path):
     assert SRSegFingerprintExtractor(901).num_foreground_voxels_for_intensitystats <= 1e7
 
 
-def test_progress_bar_can_be_switched_off(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_order_is_the_datasets_and_the_progress_bar_can_be_switched_off(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
     seen = {}
 
     def record(work, tasks, **options):
         seen.update(options)
-        return {case: work(files) for case, files in tasks.items()}
+        return {case: work(tasks[case]) for case in reversed(tasks)}  # as workers may finish
 
     monkeypatch.setattr(module, "for_each_case", record)
     extractor = SRSegFingerprintExtractor(901, 2)
     extractor.show_progress_bar = False
-    extractor.run()
+    fingerprint = extractor.run()
+    assert list(fingerprint["srseg"]["cases"]) == list(extractor.raw_dataset.cases)
+    assert fingerprint["shapes_after_crop"][3][0] == 9  # of tiny_3
     assert seen["show_progress"] is False
     assert 1 <= seen["num_processes"] <= 2
