@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.planning_flags import dataset_flags, fingerprint_flags
+from srseg.cli.planning_flags import dataset_flags, fingerprint_flags, known_datasets
 from srseg.cli.run import run_command
 
 
@@ -22,10 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _extract(args: argparse.Namespace) -> None:
-    from srseg.planning.raw_dataset import find_raw_dataset
+    names = known_datasets(args)
+
     from srseg.planning.stages import extract_fingerprint
 
-    for name in [find_raw_dataset(dataset).name for dataset in args.d]:
+    for name in names:
         extract_fingerprint(
             name,
             num_processes=args.npfp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.planning_flags import dataset_flags, plan_flags
+from srseg.cli.planning_flags import dataset_flags, known_datasets, plan_flags
 from srseg.cli.run import run_command
 
 
@@ -20,9 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from srseg.planning.raw_dataset import find_raw_dataset
-
-    for name in [find_raw_dataset(dataset).name for dataset in args.d]:
+    for name in known_datasets(args):
         plan_dataset(name, args)
 
 

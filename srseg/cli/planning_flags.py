@@ -32,6 +32,20 @@ def dataset_flags() -> argparse.ArgumentParser:
     return parser
 
 
+def known_datasets(args: argparse.Namespace) -> list[str]:
+    """Return the names of the datasets of `-d`, before anything slow is imported.
+
+    Raises:
+        ValueError: if a folder variable is not set or a dataset is unknown.
+    """
+    from srseg import environment
+    from srseg.plans.datasets import dataset_name
+
+    raw_root = environment.required_folder("nnUNet_raw")
+    environment.required_folder("nnUNet_preprocessed")
+    return [dataset_name(dataset, raw_root) for dataset in args.d]
+
+
 def plans_name_flag(parser: argparse.ArgumentParser) -> None:
     """Add the name of the plans, in the spellings of nnU-Net's planning and other commands."""
     parser.add_argument(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.planning_flags import dataset_flags, plans_name_flag, preprocess_flags
+from srseg.cli.planning_flags import (
+    dataset_flags,
+    known_datasets,
+    plans_name_flag,
+    preprocess_flags,
+)
 from srseg.cli.run import run_command
 
 
@@ -23,9 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _preprocess(args: argparse.Namespace) -> None:
-    from srseg.planning.raw_dataset import find_raw_dataset
-
-    for name in [find_raw_dataset(dataset).name for dataset in args.d]:
+    for name in known_datasets(args):
         preprocess_dataset(name, args.plans_name, args)
 
 
