@@ -88,13 +88,11 @@ def checked_fold(fold: str | int, splits_file: Path) -> int | str:
     """
     if fold == "all":
         return "all"
-    if not str(fold).isdigit():
-        raise ValueError(f"unknown fold '{fold}'; known: a number from 0, or all.")
     count = len(load_json(str(splits_file))) if splits_file.is_file() else 5
-    if int(fold) >= count:
-        known = ", ".join(str(number) for number in range(count))
-        raise ValueError(f"unknown fold {fold}; known: {known}, all.")
-    return int(fold)
+    if str(fold).isdecimal() and int(fold) < count:
+        return int(fold)
+    known = ", ".join(str(number) for number in range(count))
+    raise ValueError(f"unknown fold '{fold}'; known: {known}, all.")
 
 
 def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTrainer:

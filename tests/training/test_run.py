@@ -54,7 +54,7 @@ def test_folds(tmp_path):
     assert checked_fold("all", splits) == "all"
     assert checked_fold("4", splits) == 4
     splits.write_text(json.dumps([{}, {}]), encoding="utf-8")
-    with pytest.raises(ValueError, match="unknown fold 2; known: 0, 1, all"):
+    with pytest.raises(ValueError, match="unknown fold '2'; known: 0, 1, all"):
         checked_fold(2, splits)
     with pytest.raises(ValueError, match="unknown fold 'first'"):
         checked_fold("first", splits)
