@@ -1,3 +1,3 @@
-"""srseg: joint super-resolution and segmentation of medical images, self-configuring like nnU-Net."""
+"""srseg: joint super-resolution and segmentation of medical images, in the manner of nnU-Net."""
 
 __version__ = "0.1.0"

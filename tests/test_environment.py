@@ -1,5 +1,7 @@
 """The machine's offers are read with limits in mind; a folder variable that is wrong says so."""
 
+import os
+
 import pytest
 
 from srseg import environment
@@ -9,8 +11,6 @@ def test_prepare_keeps_what_the_user_set(monkeypatch):
     monkeypatch.setenv("nnUNet_def_n_proc", "3")
     monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
     environment.prepare()
-    import os
-
     assert os.environ["nnUNet_def_n_proc"] == "3"
     assert os.environ["nnUNet_n_proc_DA"] == str(environment.available_cores())
     monkeypatch.delenv("nnUNet_n_proc_DA")
