@@ -1,8 +1,10 @@
 """From logits and SR image on the network's grid to files on the grid `scale` times the input's.
 
 The way back mirrors preprocessing: resample to the native grid, un-crop, un-transpose, and for the
-SR image undo the intensity map. All shapes come from properties in HR geometry: at inference the
-reader's properties refined by `upscale_properties`, in training-time validation the stored ones.
+SR image undo the intensity map. Nothing is low-passed on the way: along an axis that shrinks back,
+the network's grid was interpolated from the native one and holds nothing finer. All shapes come
+from properties in HR geometry: at inference the reader's properties refined by
+`upscale_properties`, in training-time validation the stored ones.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from srseg.geometry.separable import apply_separable, interpolation_matrix, resa
 from srseg.images.write import write_image, write_segmentation
 from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.intensity import maps_of
+from srseg.preprocessing.lr_case import NATIVE_LR
 
 SR_FOLDER = "sr"
 _SLAB_BYTES = 2**28  # logits held at once on the native grid: memory does not grow with classes
@@ -68,7 +71,7 @@ def to_native_grid(
     shape = tuple(hr_properties["shape_after_cropping_and_before_resampling"])
     probabilities = None
     if with_probabilities:
-        native_logits = resample(logits.float(), shape, kind="linear")
+        native_logits = resample(logits.float(), shape, kind="linear", antialias=False)
         cropped = label_manager.apply_inference_nonlin(native_logits).cpu()
         segmentation = label_manager.convert_probabilities_to_segmentation(cropped)
         uncropped = label_manager.revert_cropping_on_probabilities(
@@ -131,7 +134,7 @@ def write_prediction(
 
         _write_whole(out_folder / f"{case}.npz", write_npz)
         _write_whole(
-            out_folder / f"{case}.pkl", lambda stream: pickle.dump(dict(hr_properties), stream)
+            out_folder / f"{case}.pkl", lambda stream: pickle.dump(_plain(hr_properties), stream)
         )
     write_segmentation(
         prediction.segmentation,
@@ -159,7 +162,7 @@ def _labels_by_slab(
     A slab needs the rows of the first axis' matrix that make it, and the logits these rows read.
     """
     first, *others = (
-        None if old == new else interpolation_matrix(old, new, kind="linear")
+        None if old == new else interpolation_matrix(old, new, kind="linear", antialias=False)
         for old, new in zip(logits.shape[1:], shape, strict=True)
     )
     rows = max(1, _SLAB_BYTES // (4 * len(logits) * int(np.prod(shape[1:]))))
@@ -190,11 +193,28 @@ def _native_sr(
     """Return the (C, Z, Y, X) float32 SR image in raw units; what was cropped off is raw zero.
 
     Preprocessing crops to the box around all non-zero voxels, so outside it the input is zero.
+    Where it resampled the input, only what the network added to it is resampled back, onto the
+    interpolated input itself: detail of an input finer than planned, and slices of a coarser one,
+    would not survive the way to the plan's grid and back.
     """
-    native = resample(sr_image.float(), shape, kind="cubic").cpu().numpy()
+    sr_image = sr_image.float()
+    frame = hr_properties["srseg"]
+    if NATIVE_LR in frame:
+        native_lr = torch.from_numpy(frame[NATIVE_LR]).to(sr_image.device)
+        read = resample(resample(native_lr, frame["lr_shape"]), sr_image.shape[1:])
+        added = resample(sr_image - read, shape, antialias=False)
+        native = (resample(native_lr, shape) + added).cpu().numpy()
+    else:
+        native = resample(sr_image, shape, antialias=False).cpu().numpy()
     maps = maps_of(hr_properties)
     raw = np.stack([m.invert(channel) for m, channel in zip(maps, native, strict=True)])
     return _native_order(_uncrop(raw, hr_properties), plans_manager)
+
+
+def _plain(hr_properties: Properties) -> dict[str, Any]:
+    """Return the properties without the input image."""
+    frame = {k: v for k, v in hr_properties["srseg"].items() if k != NATIVE_LR}
+    return {**hr_properties, "srseg": frame}
 
 
 def _uncrop(crop: np.ndarray, hr_properties: Properties) -> np.ndarray:

@@ -19,12 +19,16 @@ from srseg.preprocessing.intensity import IntensityMap, apply_maps, intensity_ma
 NONZERO, OUTSIDE = 0, -1  # nnU-Net's labels in and out of the non-zero mask
 
 
+NATIVE_LR = "native_lr"  # key of `properties["srseg"]` while an LR file is predicted
+
+
 @dataclass(frozen=True)
 class LRCase:
     """An LR image as the network reads it, and how it came about; all in plan order.
 
     Attributes:
         image: (C, z, y, x) float32, normalised, on the plan's LR spacing.
+        native: the same on the native grid inside `box`; `image` itself where nothing is resampled.
         nonzero: (1, z, y, x) int8 on the native grid inside `box`: 0 in the non-zero mask, -1 out.
         maps: the intensity map of each channel.
         box: [start, stop) per axis: the part of the native LR grid that was kept.
@@ -34,6 +38,7 @@ class LRCase:
     """
 
     image: np.ndarray
+    native: np.ndarray
     nonzero: np.ndarray
     maps: list[IntensityMap]
     box: list[list[int]]
@@ -83,6 +88,7 @@ def prepare_lr(
     image = configuration_manager.resampling_fn_data(normalised, new_shape, native_spacing, spacing)
     return LRCase(
         image=np.ascontiguousarray(image, dtype=np.float32),
+        native=normalised,
         nonzero=nonzero,
         maps=maps,
         box=[[int(start), int(stop)] for start, stop in box],

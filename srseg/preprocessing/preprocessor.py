@@ -21,7 +21,7 @@ from srseg.images.write import stored_dtype
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
 from srseg.preprocessing.dataset import save_training_case
-from srseg.preprocessing.lr_case import prepare_lr, stored_frame
+from srseg.preprocessing.lr_case import NATIVE_LR, prepare_lr, stored_frame
 from srseg.preprocessing.raw_cases import CaseFiles, RawCase, read_raw_case, training_files
 from srseg.preprocessing.resampling import resample_segmentation
 from srseg.preprocessing.resume import inputs_of, missing_cases, remove_temporaries
@@ -229,6 +229,8 @@ class SRSegPreprocessor(DefaultPreprocessor):
             "shape_after_cropping_and_before_resampling": case.cropped_shape,
             "srseg": stored_frame(case, configuration_manager.scale_3d, dtype),
         }
+        if case.shape != case.cropped_shape:  # the way back starts from what was measured
+            properties["srseg"][NATIVE_LR] = case.native
         return case.image, resample_segmentation(case.nonzero, case.shape), properties
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from srseg.geometry.separable import resample
 from srseg.inference.predictor import Predictor
 from srseg.networks.output import JointOutput
 from tests.images.readers import write_volume
@@ -57,6 +58,19 @@ class RampNetwork(nn.Module):
         normal = torch.tensor(RAMP_NORMAL_XYZ, device=image.device).reshape(1, 3, 1, 1, 1)
         distance = (image * normal).sum(1, keepdim=True) - RAMP_OFFSET_MM
         return JointOutput([torch.cat((-distance, distance), 1)], image)
+
+
+class CubicNetwork(nn.Module):
+    """Interpolates as the default network does before it has learnt anything."""
+
+    def __init__(self, scale: Sequence[int]) -> None:
+        super().__init__()
+        self.scale = tuple(scale)
+
+    def forward(self, lr_image: torch.Tensor) -> JointOutput:
+        shape = [n * s for n, s in zip(lr_image.shape[2:], self.scale, strict=True)]
+        image = resample(lr_image, shape)
+        return JointOutput([torch.cat((-image[:, :1], image[:, :1]), 1)], image)
 
 
 class FlipBlindNetwork(NearestNetwork):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from srseg.geometry.separable import resample
 from srseg.inference.model_folder import load_checkpoint
 from srseg.inference.predictor import Predictor
 from srseg.networks.output import JointOutput
 from tests.inference.known_networks import (
+    CubicNetwork,
     NearestNetwork,
     dataset_json,
     known_predictor,
@@ -36,6 +38,22 @@ def test_arrays_come_back_on_the_finer_grid():
     np.testing.assert_allclose(prediction.probabilities.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(prediction.probabilities[1] > 0.5, expected_labels)
     assert predictor.predict(image, SPACING).probabilities is None
+
+
+@pytest.mark.parametrize("lr_spacing", [(3.2, 2.0, 0.8), (1.3, 1.1, 1.4), (6.1, 0.9, 0.6)])
+def test_an_input_off_the_plan_keeps_its_own_detail(lr_spacing):
+    """What a network that only interpolates returns is the input's own interpolation.
+
+    The way to the plan's grid and back would cost the detail of a finer axis and blur the slices
+    of a coarser one.
+    """
+    scale = (1, 2, 2)
+    predictor = known_predictor(CubicNetwork(scale), scale, patch_size=(40, 60, 60))
+    image = raw_image(1, 9, 13, 11)
+    actual = predictor.predict(image, lr_spacing).sr_image
+    expected = resample(torch.from_numpy(image).float(), actual.shape[1:]).numpy()
+    # bfloat16 in the network leaves three digits of what it added to the interpolation, here 0
+    np.testing.assert_allclose(actual, expected, atol=4e-3 * np.ptp(image))
 
 
 def test_image_is_not_changed_by_predicting():
