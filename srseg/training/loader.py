@@ -22,7 +22,13 @@ from srseg.geometry.grid import checked_scale
 from srseg.training.augmentation import AugmentationOptions
 from srseg.training.cases import CaseFolder, OpenCases
 from srseg.training.mirroring import alike_planes, flipped_and_turned
-from srseg.training.randomness import Draws, draws_of, fold_number, kept_global_state
+from srseg.training.randomness import (
+    Draws,
+    draws_of,
+    fold_number,
+    kept_global_state,
+    one_thread,
+)
 from srseg.training.samples import DegradedSamples, Patch, StoredSamples, Triplet
 from srseg.training.sampling import draw_start, draw_voxel, wants_foreground
 from srseg.training.spatial import rotation_rule
@@ -127,7 +133,7 @@ class BatchSource(Dataset):
         """
         epoch, iteration = divmod(number, self._iterations_per_epoch)
         key = (self._seed, self._fold, 0 if self._same_every_epoch else epoch, iteration)
-        with torch.no_grad(), kept_global_state():
+        with torch.no_grad(), kept_global_state(), one_thread():
             made = [self._sample(sample, draws_of(key, sample)) for sample in self._samples]
         cases, triplets = zip(*made, strict=True)
         lr_image, hr_image, hr_seg, valid = (

@@ -72,5 +72,20 @@ def kept_global_state() -> Iterator[None]:
         torch.default_generator.set_state(torch_state)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one torch thread, as loader processes do.
+
+    Sums over several threads are grouped otherwise, and a batch would differ in its last bits
+    with the process that makes it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _word(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0])

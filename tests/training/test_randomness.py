@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from srseg.training.randomness import draws_of, fold_number, kept_global_state
+from srseg.training.randomness import draws_of, fold_number, kept_global_state, one_thread
 
 
 def numbers(key, sample):
@@ -57,3 +57,14 @@ def test_folds_are_numbers_or_all():
 def test_another_fold_is_refused(fold):
     with pytest.raises(ValueError, match="whole number >= 0 or 'all'"):
         fold_number(fold)
+
+
+def test_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
