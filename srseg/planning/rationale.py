@@ -10,7 +10,7 @@ import numpy as np
 from srseg.degradation.spec import DegradationSpec
 from srseg.planning.architecture import HR_WIDTHS
 from srseg.planning.grids import PlannedGrids, Wishes
-from srseg.planning.scale_rule import in_mm
+from srseg.planning.scale_rule import NO_SPACING, in_mm
 
 _AXES = "ZYX"
 _OPERATORS = {
@@ -36,7 +36,8 @@ def spacing(grids: PlannedGrids, wishes: Wishes, block: Mapping[str, Any]) -> st
         finer = [_AXES[i] for i in range(3) if grids.hr_spacing[i] < 0.999 * median_mm[i]]
         if finer:
             source += f" (along {', '.join(finer)} that of the finest tenth, as slices are thick)"
-    text = f"{in_mm(grids.hr_spacing)} HR, {in_mm(lr_mm)} LR (Z, Y, X); {source}."
+    axes = "Z, Y, X" if max(grids.hr_spacing) < NO_SPACING else "Y, X"
+    text = f"{in_mm(grids.hr_spacing)} HR, {in_mm(lr_mm)} LR ({axes}); {source}."
     for axis, count in zip(_AXES, block["interpolated_cases"], strict=True):
         if count:
             text += (
