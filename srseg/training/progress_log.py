@@ -79,15 +79,17 @@ class ProgressLog(LocalLogger):
         figure = Figure(figsize=(14, 10), layout="constrained")
         FigureCanvasAgg(figure)
         losses, scores, sr_axis, timing = figure.subplots(2, 2).ravel()
-        losses.plot(log["train_losses"], "k-", label="train, total")
-        losses.plot(log["val_losses"], "k--", label="validation, total")
+        totals = losses.twinx()  # weights put the total on another scale than its terms
+        totals.plot(log["train_losses"], "k-", label="train, total")
+        totals.plot(log["val_losses"], "k--", label="validation, total")
+        totals.set(ylabel="total loss")
         for style, key in (("-", "train_terms"), ("--", "val_terms")):
             names = sorted({name for terms in log[key] if terms for name in terms})
             for number, name in enumerate(names):
                 values = [(terms or {}).get(name) for terms in log[key]]
                 label = f"{key.split('_')[0]}, {name}"
                 losses.plot(values, style, color=f"C{number}", alpha=0.7, label=label)
-        losses.set(xlabel="epoch", ylabel="loss (terms unweighted)")
+        losses.set(xlabel="epoch", ylabel="loss terms, unweighted")
         scores.plot(log["mean_fg_dice"], "g:", label="pseudo Dice")
         scores.plot(log["ema_fg_dice"], "g-", label="pseudo Dice, moving average")
         scores.plot(log["ema_joint_score"], "b-", label="joint score, moving average")
@@ -106,8 +108,10 @@ class ProgressLog(LocalLogger):
         seconds_axis.plot(seconds, "r-", label="seconds per epoch")
         seconds_axis.set(ylabel="s", ylim=(0, None))
         timing.set(xlabel="epoch", ylabel="learning rate")
-        for axis in (losses, scores, sr_axis):
+        for axis in (scores, sr_axis):
             axis.legend(fontsize="small")
+        losses.legend(loc="center right", fontsize="small")
+        totals.legend(loc="upper right", fontsize="small")
         timing.legend(loc="upper left", fontsize="small")
         seconds_axis.legend(loc="upper right", fontsize="small")
         figure.savefig(Path(output_folder) / "progress.png", dpi=80)
