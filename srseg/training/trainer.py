@@ -159,7 +159,10 @@ class SRSegTrainer(nnUNetTrainer):
         """Return the iterators of training and validation batches, from where training stands."""
         self.dataset_class = SRSegDataset
         manager = self.configuration_manager
-        self.inference_allowed_mirroring_axes = tuple(range(len(manager.patch_size)))
+        # a network that never saw a flipped image must not be asked about one
+        flips = self.method.augmentation.get("flip_probability", 1.0) > 0
+        axes = tuple(range(len(manager.patch_size)))
+        self.inference_allowed_mirroring_axes = axes if flips else None
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if self.is_ddp else (0, 1)
         return fold_batches(
             self.get_tr_and_val_datasets(),

@@ -120,6 +120,11 @@ def test_hr_width_shrinks_where_the_hr_stage_would_leave_a_small_patch(nnunet_fo
     assert "instead of 16" in cm.rationale["hr_width"]
 
 
+def test_hr_width_stays_where_the_whole_volume_is_seen_anyway(nnunet_folders: Path):
+    cm = golden("hippocampus", nnunet_folders, scale=(3, 3, 3)).get_configuration("3d_fullres")
+    assert cm.network_arch_init_kwargs["hr_width"] == 16
+
+
 def test_slices_are_planned_as_slices_only_if_they_are_not_refined(nnunet_folders: Path):
     manager = golden("thin_slice_ct", nnunet_folders)
     assert "2d" not in manager.available_configurations
@@ -176,9 +181,11 @@ def test_nnunets_words_go_to_the_log(tiny: Path, caplog: pytest.LogCaptureFixtur
 
 
 def test_numbers_of_cases_are_counted(tiny_copy: Path, tiny: Path):
-    planned = SRSegPlanner(901).plan_experiment()
+    oracle = tiny / "srsegOraclePlans.json"
+    planned, planned_oracle = SRSegPlanner(901).plan_experiment(), oracle.read_text()
     change_json(tiny_copy, numTraining=1000)
     assert SRSegPlanner(901).plan_experiment() == planned
+    assert oracle.read_text() == planned_oracle
 
 
 def test_splits_come_along_and_may_not_differ(tiny_copy: Path, tiny: Path):

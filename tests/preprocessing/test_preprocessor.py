@@ -238,6 +238,8 @@ def test_arrays_go_the_way_of_files(tiny_copy):
         [file], None, plans_manager, configuration_manager, dataset_file
     )
     np.testing.assert_array_equal(by_array[0], by_file[0])
+    native = [case[2]["srseg"].pop("native_lr", None) for case in (by_array, by_file)]
+    np.testing.assert_array_equal(*native)
     assert by_array[2] == by_file[2]
     assert by_file[2]["shape_before_cropping"] == image.shape[1:]
 

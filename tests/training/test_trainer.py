@@ -146,6 +146,18 @@ def test_a_users_method_file_names_the_model_folder(planned, tmp_path):
     assert saved == content
 
 
+def test_a_method_without_flips_predicts_without_flips(planned, tmp_path):
+    content = load_method("SRSegTrainer").to_json()
+    content |= {"name": "Sided", "augmentation": {"flip_probability": 0.0}}
+    file = tmp_path / "sided.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    for method, axes in ((str(file), None), ("SRSegTrainer", (0, 1, 2))):
+        trainer = trainer_for(method=method)
+        trainer.initialize()
+        trainer.get_dataloaders()
+        assert trainer.inference_allowed_mirroring_axes == axes
+
+
 def test_segmentation_alone_trains_without_an_sr_head(planned, tmp_path):
     content = load_method("SRSegTrainer").to_json()
     content |= {

@@ -73,6 +73,8 @@ class DiceAndCrossEntropy(nn.Module):
             self.compound = DC_and_BCE_loss(
                 {},
                 {**dice, "do_bg": True},
+                # with a mask nnU-Net sums over regions where without one it takes their mean
+                weight_ce=1 / len(label_manager.foreground_regions),
                 use_ignore_label=True,
                 dice_class=MemoryEfficientSoftDiceLoss,
             )

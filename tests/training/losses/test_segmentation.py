@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.training.losses.segmentation import (
@@ -52,6 +54,20 @@ def test_invalid_voxels_change_nothing(manager):
     assert loss([other_logits], [other_target], valid).item() == pytest.approx(expected.item())
     everywhere = torch.ones_like(valid)
     assert loss([other_logits], [other_target], everywhere).item() != pytest.approx(expected.item())
+
+
+def test_regions_weigh_as_in_nnunet_without_a_mask():
+    stock = DC_and_BCE_loss(
+        {},
+        {"batch_dice": False, "do_bg": True, "smooth": 1e-5, "ddp": False},
+        dice_class=MemoryEfficientSoftDiceLoss,
+    )
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 3, 4, 5, generator=generator)
+    target = torch.rand(2, 2, 3, 4, 5, generator=generator) > 0.5
+    ours = DiceAndCrossEntropy(REGIONS, batch_dice=False, ddp=False)
+    value = ours([logits], [target], torch.ones(2, 1, 3, 4, 5, dtype=torch.bool))
+    assert value.item() == pytest.approx(stock(logits, target).item(), rel=1e-5)
 
 
 def test_ignore_label_and_invalid_voxels_are_masked():
