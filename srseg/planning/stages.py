@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 import shutil
@@ -202,11 +203,12 @@ def _copy_labels(raw: RawDataset, folder: Path) -> None:
         for source in (files.label, beside) if beside.is_file() else (files.label,):
             ending = raw.dataset_json["file_ending"] if source == files.label else ".json"
             target = folder / f"{case}{ending}"
-            if _is_newer(source, target):
+            if not _is_same(source, target):
                 unfinished = folder / f".{os.getpid()}.{target.name}"
                 shutil.copy2(source, unfinished)
                 unfinished.replace(target)
 
 
-def _is_newer(source: Path, target: Path) -> bool:
-    return not target.is_file() or source.stat().st_mtime > target.stat().st_mtime
+def _is_same(source: Path, target: Path) -> bool:
+    """Return whether `target` is a copy of `source`: a corrected file may bear an older time."""
+    return target.is_file() and filecmp.cmp(source, target, shallow=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,20 +89,22 @@ def test_plans_are_missing(tiny: Path):
         stages.preprocess(901, "thick")
 
 
-def test_labels_are_copied_and_only_newer_ones_again(tiny: Path, tiny_copy: Path, runs: list):
+def test_labels_are_copied_and_corrected_ones_again(tiny: Path, tiny_copy: Path, runs: list):
     preprocess()
     folder = tiny / "gt_segmentations"
     sources = sorted((tiny_copy / "labelsTr").iterdir())
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path in sources]
     copy = folder / "tiny_1.nii.gz"
     assert copy.read_bytes() == (tiny_copy / "labelsTr/tiny_1.nii.gz").read_bytes()
-    copy.write_bytes(b"kept")
+    unchanged = copy.stat().st_ino
     preprocess()
-    assert copy.read_bytes() == b"kept"
-    newer = copy.stat().st_mtime + 10
-    os.utime(tiny_copy / "labelsTr/tiny_1.nii.gz", (newer, newer))
+    assert copy.stat().st_ino == unchanged
+    corrected = tiny_copy / "labelsTr/tiny_1.nii.gz"
+    shutil.copyfile(tiny_copy / "labelsTr/tiny_2.nii.gz", corrected)
+    older = copy.stat().st_mtime - 10  # as unzip and cp -p leave it
+    os.utime(corrected, (older, older))
     preprocess()
-    assert copy.read_bytes() != b"kept"
+    assert copy.read_bytes() == corrected.read_bytes()
 
 
 def test_labels_of_listed_files_get_the_cases_name(tiny: Path, tiny_copy: Path, runs: list):
