@@ -30,7 +30,9 @@ def load_pretrained_weights(network: nn.Module, checkpoint_file: str | Path) -> 
     fitting = {
         name: tensor
         for name, tensor in offered.items()
-        if name in own and own[name].shape == tensor.shape and ".seg_layers." not in name
+        if name in own
+        and own[name].shape == tensor.shape
+        and not any(head in name for head in (".seg_layers.", ".seg_head."))
     }
     if not fitting:
         raise ValueError(

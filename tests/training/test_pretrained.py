@@ -13,6 +13,8 @@ def network(width: int = 3) -> nn.Module:
     module.first = nn.Linear(2, width)
     module.decoder = nn.Module()
     module.decoder.seg_layers = nn.ModuleList([nn.Linear(2, 2)])
+    module.hr_stage = nn.Module()
+    module.hr_stage.seg_head = nn.Linear(2, 2)
     return module
 
 
