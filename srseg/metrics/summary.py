@@ -58,12 +58,13 @@ def segmentation_metrics(
     spacing: Sequence[float],
     tolerances_mm: Mapping[str, float],
     ignore_label: int | None = None,
+    valid: np.ndarray | None = None,
 ) -> dict[Label, dict[str, float]]:
     """Return the metrics of one case for each label or region.
 
     nnU-Net's own (Dice, IoU, counts of voxels), and `nsd_<name>` for each tolerance, `hd95_mm` and
-    the signed `volume_error_percent`. Where the reference has `ignore_label` both masks count as
-    background.
+    the signed `volume_error_percent`. Where the reference has `ignore_label` or is not `valid` both
+    masks count as background, so they are closed there as they are at the volume's border.
 
     Args:
         segmentation: (Z, Y, X) label map.
@@ -72,6 +73,8 @@ def segmentation_metrics(
         spacing: mm (Z, Y, X).
         tolerances_mm: by name; see `voxel_tolerances_mm`.
         ignore_label: of the dataset, if it has one.
+        valid: (Z, Y, X) bool, where the reference is known; None is everywhere. Only its bounding
+            box is looked at.
 
     Raises:
         ValueError: if the shapes differ.
@@ -80,7 +83,12 @@ def segmentation_metrics(
         raise ValueError(
             f"prediction and reference differ in shape: {segmentation.shape} and {reference.shape}."
         )
-    counted = None if ignore_label is None else reference != ignore_label
+    _check_valid(valid, reference.shape)
+    box, counted = _known_part(valid)
+    segmentation, reference = segmentation[box], reference[box]
+    if ignore_label is not None:
+        annotated = reference != ignore_label
+        counted = annotated if counted is None else annotated & counted
     metrics = {}
     for label in labels:
         predicted = region_or_label_to_mask(segmentation, label)
@@ -190,32 +198,32 @@ class _Quality:
     """What one reference channel needs once: its range, its body, where it is known."""
 
     def __init__(self, reference: np.ndarray, valid: np.ndarray | None) -> None:
-        known = reference if valid is None or not valid.any() else reference[valid]
-        self._low, high = intensity_range(known)
+        # The box first: a straight mask then leaves borders that every metric knows how to treat.
+        self._box, self._valid = _known_part(valid)
+        self._reference = reference[self._box]
+        known = self._reference if self._valid is None else self._reference[self._valid]
+        self._low, high = intensity_range(known) if known.size else (_NAN, _NAN)
         self._range = high - self._low
-        self._reference = reference
-        self._valid = valid
-        body = body_mask(reference)
-        self._body = body if valid is None else body & valid
+        self._body = body_mask(self._reference, self._valid)
 
     def of(self, image: np.ndarray) -> dict[str, float]:
         """Return the metrics of one image, NaN for a constant reference."""
         names = ("psnr_body_db", "psnr_whole_db", "ssim_body", "ssim_whole")
         values = dict.fromkeys((*names, "mae_input_units", "nmse", "hfen"), _NAN)
-        if self._valid is not None:
-            # Outside, the reference stands for itself: norms then are over what is known.
-            image = np.where(self._valid, image, self._reference)
+        image = image[self._box]
         values["mae_input_units"] = mean_absolute_error(image, self._reference, mask=self._valid)
         if self._range > 0:
             pair = (image, self._reference)
-            similarity = ssim_map(*(a - self._low for a in pair), data_range=self._range)
+            similarity = ssim_map(
+                *(a - self._low for a in pair), data_range=self._range, valid=self._valid
+            )
             values |= {
                 "psnr_body_db": psnr(*pair, data_range=self._range, mask=self._body),
                 "psnr_whole_db": psnr(*pair, data_range=self._range, mask=self._valid),
                 "ssim_body": mean_inside(similarity, self._body),
-                "ssim_whole": mean_inside(similarity, self._valid),
-                "nmse": nmse(*pair),
-                "hfen": hfen(*pair),
+                "ssim_whole": mean_inside(similarity, None),
+                "nmse": nmse(*pair, mask=self._valid),
+                "hfen": hfen(*pair, mask=self._valid),
             }
         return values
 
@@ -253,8 +261,22 @@ def _check_sr_shapes(sr_image: np.ndarray, hr_image: np.ndarray, valid: np.ndarr
             f"the SR image of shape {sr_image.shape} does not cover the reference of "
             f"{hr_image.shape}."
         )
-    if valid is not None and valid.shape != hr_image.shape[1:]:
-        raise ValueError(f"valid has shape {valid.shape}, the reference {hr_image.shape[1:]}.")
+    _check_valid(valid, hr_image.shape[1:])
+
+
+def _check_valid(valid: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    if valid is not None and valid.shape != shape:
+        raise ValueError(f"valid has shape {valid.shape}, the reference {shape}.")
+
+
+def _known_part(valid: np.ndarray | None) -> tuple[tuple[slice, ...], np.ndarray | None]:
+    """Return the bounding box of a mask, and the mask inside it; None where that is all True."""
+    if valid is None or not valid.any():
+        return (slice(None),) * 3, valid
+    axes = range(valid.ndim)
+    runs = [np.flatnonzero(valid.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+    box = tuple(slice(int(run[0]), int(run[-1]) + 1) for run in runs)
+    return box, None if valid[box].all() else valid[box]
 
 
 def _scale_of(sr_image: np.ndarray, lr_image: np.ndarray) -> tuple[int, ...]:

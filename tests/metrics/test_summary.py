@@ -109,6 +109,26 @@ def test_ignored_voxels_have_no_boundary():
     assert (row["Dice"], row["hd95_mm"], row["volume_error_percent"]) == (1, 0, 0)
 
 
+def test_only_valid_voxels_are_scored():
+    reference = np.zeros((9, 12, 15), np.float32)
+    reference[2:6, 3:8, 4:9] = 1
+    segmentation = reference.copy()
+    segmentation[:, :, 11:] = 1  # nobody knows whether that is wrong
+    segmentation[2, 3, 4] = 0
+    valid = np.broadcast_to(np.arange(15) < 11, reference.shape)
+    options = {"spacing": SPACING, "tolerances_mm": TOLERANCES}
+    row = segmentation_metrics(segmentation, reference, [1], valid=valid, **options)[1]
+    part = segmentation_metrics(segmentation[..., :11], reference[..., :11], [1], **options)[1]
+    assert row == pytest.approx(part)
+    reference[2, 3, 4] = 2  # the dataset's ignore label besides
+    row = segmentation_metrics(
+        segmentation, reference, [1], valid=valid, ignore_label=2, **options
+    )[1]
+    assert (row["Dice"], row["TN"] + row["n_ref"]) == (1, valid.sum() - 1)
+    with pytest.raises(ValueError, match=r"valid has shape \(9, 12, 11\), the reference"):
+        segmentation_metrics(segmentation, reference, [1], valid=valid[..., :11], **options)
+
+
 def test_segmentation_shapes_must_agree():
     with pytest.raises(ValueError, match="differ in shape"):
         segmentation_metrics(
@@ -218,21 +238,39 @@ def test_channels_are_averaged():
         assert value == pytest.approx((rows[0][key] + rows[1][key]) / 2)
 
 
-def test_only_valid_voxels_count():
+@pytest.mark.parametrize("filler", ["minimum", "far below"])
+def test_only_valid_voxels_count(filler):
+    """What a straight mask leaves is scored as if nothing else had ever been there."""
     sr_image, hr_image, lr_image = images()
     valid = np.ones(hr_image.shape[1:], dtype=bool)
-    valid[:, :, 20:] = False
+    valid[:, :, 20:] = valid[:, :1] = False
     spoilt_sr, spoilt_hr = sr_image.copy(), hr_image.copy()
     spoilt_sr[0, ~valid] = 1e5
-    spoilt_hr[0, ~valid] = hr_image[0][valid].min()
+    spoilt_hr[0, ~valid] = hr_image[0][valid].min() if filler == "minimum" else -1e4
     row = sr_metrics(spoilt_sr, spoilt_hr, lr_image, valid=valid)
-    part = sr_metrics(sr_image[..., :20], hr_image[..., :20])
-    assert row["psnr_whole_db"] == pytest.approx(part["psnr_whole_db"])
-    assert row["mae_input_units"] == pytest.approx(part["mae_input_units"])
-    assert row["psnr_body_db"] == pytest.approx(part["psnr_body_db"], abs=0.1)
-    assert row["ssim_whole"] > 0.9
+    part = sr_metrics(sr_image[:, :, 1:, :20], hr_image[:, :, 1:, :20])
+    assert {key: row[key] for key in part} == pytest.approx(part)
     nowhere = sr_metrics(sr_image, hr_image, valid=np.zeros_like(valid))
-    assert all(math.isnan(nowhere[key]) for key in ("psnr_whole_db", "ssim_body"))
+    assert all(math.isnan(value) for value in nowhere.values())
+
+
+def test_a_skew_valid_mask_leaves_no_edge_of_its_own():
+    """The step between scan and filler is no structure: no window or kernel reaches over it."""
+    shape = (30, 33, 35)
+    generator = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(generator.normal(size=(1, *shape)), (0, 1.5, 1.5, 1.5))
+    hr_image = (400 + 300 * texture / texture.std()).astype(np.float32)
+    sr_image = hr_image + 30 * generator.normal(size=hr_image.shape).astype(np.float32)
+    z, y, x = np.indices(shape)
+    valid = z + y + x < 70
+    rows = [
+        sr_metrics(sr_image, np.where(valid, hr_image, filler).astype(np.float32), valid=valid)
+        for filler in (-2000, 3000)
+    ]
+    assert rows[0] == pytest.approx(rows[1])
+    whole = sr_metrics(sr_image, hr_image)
+    for key in ("psnr_whole_db", "ssim_whole", "nmse", "hfen"):
+        assert rows[0][key] == pytest.approx(whole[key], rel=0.1)
 
 
 def test_constant_reference_has_no_range():
