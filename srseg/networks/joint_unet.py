@@ -18,6 +18,7 @@ from srseg.networks.encoder import (
     per_stage,
 )
 from srseg.networks.hr_stage import HRStage
+from srseg.networks.input_clip import InputClip
 from srseg.networks.output import JointOutput
 
 
@@ -70,6 +71,8 @@ class JointUNet(nn.Module):
         hr_kernel_size: of these, per axis. None: 3, but 1 along an axis that is not refined and
             that the first stage does not convolve either, where slices are too far apart.
         sr_head: False builds a network that only segments.
+        input_clip: per channel the (lowest, highest) value that the trunk reads, None for no
+            bounds. The SR image is added to the input as it is.
         deep_supervision: adds logits of the decoder's stages; `.decoder.deep_supervision`
             switches it later.
 
@@ -103,6 +106,7 @@ class JointUNet(nn.Module):
         hr_num_convs: int = 2,
         hr_kernel_size: Sequence[int] | None = None,
         sr_head: bool = True,
+        input_clip: Sequence[Sequence[float] | None] | None = None,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
@@ -127,6 +131,7 @@ class JointUNet(nn.Module):
             "nonlin": nonlin or nn.Identity,  # takes any options, and unlike a lambda pickles
             "nonlin_kwargs": nonlin_kwargs,
         }
+        self.input_clip = InputClip(input_channels, input_clip)
         self.encoder = build_encoder(
             trunk,
             n_conv_per_stage=n_conv_per_stage,
@@ -193,7 +198,7 @@ class JointUNet(nn.Module):
                 f"the network got an input of shape {tuple(shape)}; it takes (batch, "
                 f"{self.input_channels}, *axes) with axes that are multiples of {self.lr_divisor}."
             )
-        return self.decoder(self.encoder(lr_image))
+        return self.decoder(self.encoder(self.input_clip(lr_image)))
 
     def forward(self, lr_image: torch.Tensor) -> JointOutput:
         """Return logits and SR image of `lr_image` (B, C, z, y, x) on the HR grid."""

@@ -34,6 +34,7 @@ from srseg.planning.oracle_plans import OraclePlanner
 from srseg.planning.patch_free import MAX_DATASET_COVERED, patch_free_configuration
 from srseg.planning.raw_dataset import find_raw_dataset, reader_writer_class
 from srseg.planning.scale_rule import Scale
+from srseg.preprocessing.intensity import clip_bounds
 
 logger = logging.getLogger(__name__)
 
@@ -277,6 +278,10 @@ class SRSegPlanner(ExperimentPlanner):
                 planned["3d_patchfree"] = patch_free
         file = self.folder / f"{self.plans_identifier}.json"
         known = {c: planned[c] for c in CONFIGURATIONS if c in planned}
+        statistics = plans["foreground_intensity_properties_per_channel"]
+        for entry in known.values():
+            if "architecture" in entry:  # not inherited
+                _add_input_clip(entry, statistics)
         plans |= {
             "srseg_version": srseg.__version__,
             "plans_version": PLANS_VERSION,
@@ -319,6 +324,13 @@ def read_fingerprint(file: Path) -> dict[str, Any]:
             "srseg_extract_fingerprint."
         )
     return fingerprint
+
+
+def _add_input_clip(configuration: dict[str, Any], statistics: dict[str, Any]) -> None:
+    """Write the bounds of what the trunk reads into the architecture, if a channel has any."""
+    bounds = clip_bounds(configuration["normalization_schemes"], statistics)
+    if any(bounds):
+        configuration["architecture"]["arch_kwargs"]["input_clip"] = bounds
 
 
 def _own_configurations(file: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One affine intensity map per case and channel: `normalised = slope * raw + intercept`.
 
 The LR image defines it (or the dataset, for CT), LR and HR both use it, and it is stored, so
-that a super-resolved image goes back to the input's units exactly. Where a scheme clips, only
-what the network reads is clipped.
+that a super-resolved image goes back to the input's units exactly. Nothing is clipped here: the
+network itself clips what its trunk reads (`clip_bounds`), and its SR image is added to the image.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ class IntensityMap:
     Attributes:
         slope: normalised units per raw unit, > 0.
         intercept: the normalised value of raw 0.
-        clip: bounds (normalised units) of what the network reads, None for no bounds.
     """
 
     slope: float
     intercept: float
-    clip: tuple[float, float] | None = None
 
     @property
     def centre(self) -> float:
         """The raw value that becomes 0."""
         return -self.intercept / self.slope
 
-    def apply(self, raw: np.ndarray, *, clip: bool = False) -> np.ndarray:
-        """Return the normalised float32 values; only the LR image is to be clipped."""
+    def apply(self, raw: np.ndarray) -> np.ndarray:
+        """Return the normalised float32 values."""
         # the centre goes first: slope * raw would round where the mean is many deviations from 0
         normalised = np.subtract(raw, np.float32(self.centre), dtype=np.float32)
         normalised *= np.float32(self.slope)
-        if clip and self.clip is not None:
-            np.clip(normalised, *self.clip, out=normalised)
         return normalised
 
     def invert(self, normalised: np.ndarray) -> np.ndarray:
@@ -63,10 +59,7 @@ def _zscore(values: np.ndarray, _: Mapping[str, float]) -> IntensityMap:
 
 
 def _ct(_: np.ndarray, dataset: Mapping[str, float]) -> IntensityMap:
-    plain = _from_mean_and_std(float(dataset["mean"]), float(dataset["std"]))
-    bounds = (float(dataset["percentile_00_5"]), float(dataset["percentile_99_5"]))
-    low, high = (plain.slope * bound + plain.intercept for bound in bounds)
-    return IntensityMap(plain.slope, plain.intercept, (low, high))
+    return _from_mean_and_std(float(dataset["mean"]), float(dataset["std"]))
 
 
 def _none(_: np.ndarray, __: Mapping[str, float]) -> IntensityMap:
@@ -139,19 +132,42 @@ def intensity_maps(
     return maps
 
 
-def apply_maps(
-    image: np.ndarray, maps: Sequence[IntensityMap], *, clip: bool = False
-) -> np.ndarray:
+def clip_bounds(
+    schemes: Sequence[str], dataset_statistics: Mapping[str, Mapping[str, float]]
+) -> list[tuple[float, float] | None]:
+    """Return per channel the normalised values that the network's trunk clips to, None for none.
+
+    As nnU-Net, CT is clipped to the 0.5th and 99.5th percentile of the dataset's foreground, the
+    same ones for every case.
+
+    Args:
+        schemes: nnU-Net's name per channel.
+        dataset_statistics: per channel ("0", "1", ...) the foreground statistics of the plans.
+    """
+    bounds: list[tuple[float, float] | None] = []
+    for channel, scheme in enumerate(schemes):
+        if scheme != "CTNormalization":
+            bounds.append(None)
+            continue
+        statistics = dataset_statistics[str(channel)]
+        to_normalised = _ct(np.empty(0), statistics)
+        low, high = (
+            to_normalised.slope * float(statistics[name]) + to_normalised.intercept
+            for name in ("percentile_00_5", "percentile_99_5")
+        )
+        bounds.append((low, high))
+    return bounds
+
+
+def apply_maps(image: np.ndarray, maps: Sequence[IntensityMap]) -> np.ndarray:
     """Return the (C, Z, Y, X) image with each channel normalised by its map, float32."""
-    return np.stack([m.apply(channel, clip=clip) for m, channel in zip(maps, image, strict=True)])
+    return np.stack([m.apply(channel) for m, channel in zip(maps, image, strict=True)])
 
 
 def maps_of(properties: Mapping) -> list[IntensityMap]:
     """Return the maps a preprocessed case stores in `properties["srseg"]`."""
     stored = properties["srseg"]
     return [
-        IntensityMap(slope, intercept, tuple(clip) if clip is not None else None)
-        for slope, intercept, clip in zip(
-            stored["slope"], stored["intercept"], stored["clip"], strict=True
-        )
+        IntensityMap(slope, intercept)
+        for slope, intercept in zip(stored["slope"], stored["intercept"], strict=True)
     ]

@@ -84,7 +84,7 @@ def prepare_lr(
         use_mask=configuration_manager.use_mask_for_norm,
         dataset_statistics=plans_manager.foreground_intensity_properties_per_channel,
     )
-    normalised = apply_maps(cropped, maps, clip=True)
+    normalised = apply_maps(cropped, maps)
     image = configuration_manager.resampling_fn_data(normalised, new_shape, native_spacing, spacing)
     return LRCase(
         image=np.ascontiguousarray(image, dtype=np.float32),
@@ -109,7 +109,6 @@ def stored_frame(lr_case: LRCase, scale: Sequence[int], dtype: str) -> dict:
     return {
         "slope": [m.slope for m in lr_case.maps],
         "intercept": [m.intercept for m in lr_case.maps],
-        "clip": [None if m.clip is None else list(m.clip) for m in lr_case.maps],
         "background": [m.intercept for m in lr_case.maps],  # the normalised value of raw 0
         "lr_shape": lr_case.shape,
         "hr_shape": tuple(n * s for n, s in zip(lr_case.shape, scale, strict=True)),

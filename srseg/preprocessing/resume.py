@@ -18,7 +18,7 @@ from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.dataset import LR_FOLDER, TEMPORARY_FOLDER, SRSegDataset
 from srseg.preprocessing.raw_cases import CaseFiles
 
-FORMAT_VERSION = 1  # raise it when the code's arrays change
+FORMAT_VERSION = 2  # raise it when the code's arrays change
 RECORD_FILE = f"{LR_FOLDER}/srseg_preprocessing.json"
 
 _CONFIGURATION_KEYS = (

@@ -46,7 +46,6 @@ class Case:
         valid: (1, Z, Y, X) bool, or None where every voxel counts.
         class_locations: (n, 3) HR voxels per label or region.
         background: (C, 1, 1, 1), the normalised value of raw 0.
-        clip: bounds of the LR image per channel, in normalised values, or None.
     """
 
     identifier: str
@@ -56,7 +55,6 @@ class Case:
     valid: Any
     class_locations: Mapping[LabelKey, np.ndarray]
     background: torch.Tensor
-    clip: tuple[tuple[float, float] | None, ...]
 
     @property
     def hr_shape(self) -> tuple[int, ...]:
@@ -123,7 +121,6 @@ class OpenCases:
                 key: _voxels(rows) for key, rows in properties["class_locations"].items()
             },
             background=torch.tensor(ours["background"], dtype=torch.float32).view(-1, 1, 1, 1),
-            clip=tuple(None if bounds is None else tuple(bounds) for bounds in ours["clip"]),
         )
 
 

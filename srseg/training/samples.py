@@ -214,9 +214,6 @@ class DegradedSamples:
         scale = self._patch.scale
         lr_image = lr_image[_slices(low, low + size)].contiguous()
         hr_image = hr_wide[_slices(low * scale, (low + size) * scale)]
-        for channel, bounds in zip(lr_image, case.clip, strict=True):
-            if bounds is not None:
-                channel.clamp_(*bounds)
         return self._lr_augmentation(lr_image, draws.torch), hr_image
 
 

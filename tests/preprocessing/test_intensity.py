@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.normalization import default_normalization_schemes as stock
 
-from srseg.preprocessing.intensity import IntensityMap, apply_maps, intensity_maps, maps_of
+from srseg.preprocessing.intensity import (
+    IntensityMap,
+    apply_maps,
+    clip_bounds,
+    intensity_maps,
+    maps_of,
+)
 from tests.preprocessing.hand_plans import STATISTICS
 
 SHAPE = (5, 8, 7)
@@ -38,7 +44,11 @@ def test_equals_nnunet(scheme):
     image = image_of(0 if scheme.startswith("RGB") else -30)
     normaliser = getattr(stock, scheme)(use_mask_for_norm=False, intensityproperties=STATISTICS)
     expected = normaliser.run(image[0].copy(), np.zeros(SHAPE))
-    actual = only_map(image, scheme).apply(image[0], clip=True)
+    actual = only_map(image, scheme).apply(image[0])
+    (bounds,) = clip_bounds([scheme], {"0": STATISTICS})
+    if bounds is not None:
+        assert (actual < bounds[0]).any(), "the test image must reach beyond the bounds"
+        actual = actual.clip(*bounds)
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected, atol=2e-6)
 
@@ -80,11 +90,10 @@ def test_a_constant_image_becomes_zero_and_others_stay_finite(scheme):
     assert intensity.apply(image[0] + 3).max() == 3
 
 
-def test_clip_is_in_the_normalised_frame_and_on_demand():
-    intensity = IntensityMap(0.5, -1.0, (-2.0, 2.0))
-    raw = np.array([-100.0, 2.0, 100.0])
-    assert intensity.apply(raw).tolist() == [-51.0, 0.0, 49.0]
-    assert intensity.apply(raw, clip=True).tolist() == [-2.0, 0.0, 2.0]
+def test_clip_bounds_are_in_the_normalised_frame_and_for_ct_alone():
+    statistics = {"mean": 40.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 100.0}
+    schemes = ["ZScoreNormalization", "CTNormalization"]
+    assert clip_bounds(schemes, {"0": {}, "1": statistics}) == [None, (-2.5, 3.0)]
 
 
 def test_integer_images_are_taken():
@@ -93,11 +102,8 @@ def test_integer_images_are_taken():
 
 
 def test_stored_maps_come_back():
-    stored = {"slope": [2.0, 3.0], "intercept": [1.0, 0.5], "clip": [None, [-1.0, 1.0]]}
-    assert maps_of({"srseg": stored}) == [
-        IntensityMap(2.0, 1.0),
-        IntensityMap(3.0, 0.5, (-1.0, 1.0)),
-    ]
+    stored = {"slope": [2.0, 3.0], "intercept": [1.0, 0.5]}
+    assert maps_of({"srseg": stored}) == [IntensityMap(2.0, 1.0), IntensityMap(3.0, 0.5)]
 
 
 def test_each_channel_has_its_own_map():

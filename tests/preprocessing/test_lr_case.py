@@ -73,10 +73,9 @@ def test_stored_frame_holds_plain_values():
     assert frame["lr_shape"] == (3, 8, 6)
     assert frame["hr_shape"] == (3, 16, 12)
     assert frame["scale"] == (1, 2, 2)
-    assert frame["clip"] == [[-2.5, 2.5], None]
     assert frame["background"] == frame["intercept"]
     assert frame["dtype"] == "int16"
-    numbers = [*frame["slope"], *frame["intercept"], *frame["lr_shape"], *frame["clip"][0]]
+    numbers = [*frame["slope"], *frame["intercept"], *frame["lr_shape"]]
     assert {type(number) for number in numbers} <= {int, float}
 
 

@@ -217,7 +217,7 @@ def test_inference_reads_what_training_stored(tiny_copy, tmp_path, reader, scale
     training = stored.load_properties("tiny_1")
     for key in ("slope", "intercept", "background"):
         np.testing.assert_allclose(properties["srseg"][key], training["srseg"][key], rtol=1e-4)
-    for key in ("lr_shape", "hr_shape", "scale", "clip"):
+    for key in ("lr_shape", "hr_shape", "scale"):
         assert properties["srseg"][key] == training["srseg"][key]
     box = [[a * s, b * s] for (a, b), s in zip(properties["bbox_used_for_cropping"], scale)]  # noqa: B905
     assert box == training["bbox_used_for_cropping"]

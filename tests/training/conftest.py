@@ -29,18 +29,15 @@ def write_case(tmp_path: Path) -> CaseWriter:
         lr_image: np.ndarray | None = None,
         valid: np.ndarray | None = None,
         keys: Sequence[int | tuple[int, ...]] = (1, 2),
-        clip: Sequence[float] | None = None,
     ) -> None:
         if lr_image is None:
             hr_double = torch.from_numpy(hr_image).double()
             zero = torch.from_numpy(hr_image == np.float32(BACKGROUND))
             lr_image = degradation(hr_double, zero=zero).float().numpy()
-            if clip is not None:
-                lr_image = lr_image.clip(*clip)
         channels = len(hr_image)
         properties = {
             "class_locations": locations(hr_seg, keys),
-            "srseg": {"background": [BACKGROUND] * channels, "clip": [clip] * channels},
+            "srseg": {"background": [BACKGROUND] * channels},
         }
         chunks = {"chunks": hr_image.shape, "blocks": hr_image.shape}
         for part in ("lr", "valid"):
