@@ -71,6 +71,7 @@ def validation_batches(
         label_manager=label_manager,
         mode="matched",
         augmentation=None,
+        stream="validation",
         same_every_epoch=True,
         **options,
     )

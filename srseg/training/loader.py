@@ -1,7 +1,7 @@
 """Batches of LR/HR/mask triplets.
 
-A batch is a pure function of (seed, fold, epoch, iteration): which worker makes it, how many there
-are and where training was resumed change nothing.
+A batch of training, or of validation, is a pure function of (seed, fold, epoch, iteration): which
+worker makes it, how many there are and where training was resumed change nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from srseg.training.randomness import (
     fold_number,
     kept_global_state,
     one_thread,
+    stream_number,
 )
 from srseg.training.samples import DegradedSamples, Patch, StoredSamples, Triplet
 from srseg.training.sampling import draw_start, draw_voxel, wants_foreground
@@ -56,6 +57,7 @@ class BatchSource(Dataset):
             In the mode "matched" flips, quarter turns, and noise and blur on LR remain.
         seed: of everything.
         fold: a number or "all".
+        stream: "training" or "validation"; the two share no random draw.
         iterations_per_epoch: how batch numbers turn into (epoch, iteration).
         mirror_axes: axes that may be flipped, counted as in `lr_patch_size`.
         same_every_epoch: repeat the first epoch's batches, for curves that can be compared.
@@ -80,6 +82,7 @@ class BatchSource(Dataset):
         augmentation: Mapping[str, Any] | None = None,
         seed: int = 0,
         fold: int | str = 0,
+        stream: str = "training",
         iterations_per_epoch: int = 250,
         mirror_axes: Sequence[int] = (),
         same_every_epoch: bool = False,
@@ -115,7 +118,7 @@ class BatchSource(Dataset):
             self._make = DegradedSamples(patch, self._options, rule, degradation)
         else:
             self._make = StoredSamples(patch, self._options)
-        self._seed, self._fold = int(seed), fold_number(fold)
+        self._seed, self._fold, self._stream = int(seed), fold_number(fold), stream_number(stream)
         self._iterations_per_epoch = iterations_per_epoch
         self._same_every_epoch = same_every_epoch
 
@@ -132,7 +135,8 @@ class BatchSource(Dataset):
             RuntimeError: if a case cannot be read; it is named.
         """
         epoch, iteration = divmod(number, self._iterations_per_epoch)
-        key = (self._seed, self._fold, 0 if self._same_every_epoch else epoch, iteration)
+        epoch = 0 if self._same_every_epoch else epoch
+        key = (self._seed, self._fold, epoch, iteration, self._stream)
         with torch.no_grad(), kept_global_state(), one_thread():
             made = [self._sample(sample, draws_of(key, sample)) for sample in self._samples]
         cases, triplets = zip(*made, strict=True)

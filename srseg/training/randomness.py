@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+# training and validation draw independently; a number, once given, stays: it is part of the seed
+_STREAMS = {"training": 0, "validation": 1}
 # stands for the fold "all"; no cross-validation has that many folds
 _FOLD_ALL = 2**16
 
@@ -43,11 +45,22 @@ def fold_number(fold: int | str) -> int:
     return int(fold)
 
 
-def draws_of(key: tuple[int, int, int, int], sample: int) -> Draws:
+def stream_number(stream: str) -> int:
+    """Return the number of a stream of batches, "training" or "validation".
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if stream not in _STREAMS:
+        raise ValueError(f"unknown stream '{stream}'; known: {', '.join(_STREAMS)}.")
+    return _STREAMS[stream]
+
+
+def draws_of(key: tuple[int, ...], sample: int) -> Draws:
     """Return the generators of one sample and seed the global NumPy and torch states with them.
 
     Args:
-        key: (seed, fold, epoch, iteration).
+        key: (seed, fold, epoch, iteration, stream), as numbers.
         sample: position in the batch. Samples are independent, so that several processes can
             share one batch and still make the batch a single one would.
     """

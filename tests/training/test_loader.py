@@ -99,8 +99,10 @@ def test_a_batch_is_a_pure_function_of_its_number(dataset, mode):
     assert all(differs(first[0], other) for other in first[1:])
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"fold": 1}, {"fold": "all"}])
-def test_seed_and_fold_change_the_batches(dataset, change):
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"fold": 1}, {"fold": "all"}, {"stream": "validation"}]
+)
+def test_seed_fold_and_stream_change_the_batches(dataset, change):
     assert differs(source(dataset)[0], source(dataset, **change)[0])
 
 
@@ -111,7 +113,7 @@ def test_the_number_counts_epochs_and_iterations(dataset):
 
 
 def test_batches_can_repeat_every_epoch(dataset):
-    batches = source(dataset, same_every_epoch=True)
+    batches = source(dataset, stream="validation", same_every_epoch=True)
     assert_same(batches[1], batches[5])
     assert differs(batches[1], batches[2])
 
@@ -295,6 +297,7 @@ def test_validation_is_not_augmented(dataset):
             r"degradation has scale \(2, 1, 3\), the configuration \(2, 1, 2",
         ),
         ({"fold": -1}, "a fold is a whole number >= 0 or 'all'"),
+        ({"stream": "test"}, "unknown stream 'test'; known: training, validation"),
         ({"augmentation": {"flip": 1}}, "unknown augmentation option 'flip'"),
     ],
 )

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from srseg.training.randomness import draws_of, fold_number, kept_global_state, one_thread
+from srseg.training.randomness import (
+    draws_of,
+    fold_number,
+    kept_global_state,
+    one_thread,
+    stream_number,
+)
 
 
 def numbers(key, sample):
@@ -21,15 +27,22 @@ def numbers(key, sample):
 
 
 def test_the_same_position_draws_the_same_from_all_four_sources():
-    assert numbers((3, 0, 5, 7), 1) == numbers((3, 0, 5, 7), 1)
+    assert numbers((3, 0, 5, 7, 0), 1) == numbers((3, 0, 5, 7, 0), 1)
 
 
 @pytest.mark.parametrize(
     "position",
-    [((4, 0, 5, 7), 1), ((3, 1, 5, 7), 1), ((3, 0, 6, 7), 1), ((3, 0, 5, 8), 1), ((3, 0, 5, 7), 0)],
+    [
+        ((4, 0, 5, 7, 0), 1),
+        ((3, 1, 5, 7, 0), 1),
+        ((3, 0, 6, 7, 0), 1),
+        ((3, 0, 5, 8, 0), 1),
+        ((3, 0, 5, 7, 1), 1),
+        ((3, 0, 5, 7, 0), 0),
+    ],
 )
 def test_another_position_draws_otherwise_from_all_four_sources(position):
-    here = numbers((3, 0, 5, 7), 1)
+    here = numbers((3, 0, 5, 7, 0), 1)
     assert all(a != b for a, b in zip(here, numbers(*position), strict=True))
     assert len(set(here)) == 4
 
@@ -41,7 +54,7 @@ def test_global_states_are_restored_also_after_an_error():
     np.random.seed(5)
     torch.manual_seed(5)
     with contextlib.suppress(KeyError), kept_global_state():
-        draws_of((1, 2, 3, 4), 0)
+        draws_of((1, 2, 3, 4, 0), 0)
         np.random.uniform(size=3)
         torch.rand(3)
         raise KeyError
@@ -57,6 +70,12 @@ def test_folds_are_numbers_or_all():
 def test_another_fold_is_refused(fold):
     with pytest.raises(ValueError, match="whole number >= 0 or 'all'"):
         fold_number(fold)
+
+
+def test_training_and_validation_are_two_streams():
+    assert stream_number("training") != stream_number("validation")
+    with pytest.raises(ValueError, match="unknown stream 'test'; known: training, validation"):
+        stream_number("test")
 
 
 def test_the_number_of_threads_is_restored():
