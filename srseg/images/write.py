@@ -9,7 +9,7 @@ half a file, and a run that is killed leaves nothing that another tool would tak
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from skimage import io
 
 ReaderWriter = BaseReaderWriter | type[BaseReaderWriter]
+DtypeLike = np.dtype | type | str | None
 _RGB_CHANNELS = (3, 4)  # colour, colour with opacity
 _ITK_COMPONENTS = {
     "8-bit signed integer": np.int8,
@@ -48,7 +49,7 @@ def write_image(
     *,
     reader_writer: ReaderWriter,
     file_ending: str,
-    reference_dtype: np.dtype | type | str | None = None,
+    reference_dtype: DtypeLike | Sequence[DtypeLike] = None,
     num_files: int | None = None,
 ) -> list[Path]:
     """Return the files that an image was written to, `<file_truncated>_0000<file_ending>` first.
@@ -59,32 +60,37 @@ def write_image(
         properties: geometry in the form of the reader; nothing is read from them for PNG.
         reader_writer: one of nnU-Net's readers (class or object), or one with the same properties.
         file_ending: such as ".nii.gz".
-        reference_dtype: of the input file. Values are rounded and clipped to an integer dtype;
-            else, and for None, they are stored as float32 (PNG and BMP: as uint8).
+        reference_dtype: of the input file, or a list with one for each channel. Values are rounded
+            and clipped to an integer dtype; else, and for None, they are stored as float32 (PNG and
+            BMP: as uint8). Channels that share a file are stored in the dtype that holds them all.
         num_files: how many files the channels are spread over. By default one file a channel,
-            except that 3 or 4 channels of a natural image make one colour image.
+            except that 3 or 4 channels of a natural image in one dtype make one colour image.
 
     Raises:
-        ValueError: if the array is not 4-D, its channels do not fill the files evenly, a 2-D
-            format gets several slices, or the properties are of an unknown reader.
+        ValueError: if the array is not 4-D, its channels do not fill the files evenly or are not
+            as many as the dtypes, a 2-D format gets several slices, or the properties are of an
+            unknown reader.
     """
     if array.ndim != 4:
         raise ValueError(f"an image must be (C, Z, Y, X), got shape {array.shape}.")
     write = _writer_of(reader_writer, properties)
     file_truncated = Path(file_truncated)
+    references = _per_channel(reference_dtype, len(array), file_truncated.name)
     if num_files is None:
         is_colour = write is _write_natural and len(array) in _RGB_CHANNELS
-        num_files = 1 if is_colour else len(array)
+        num_files = 1 if is_colour and len(set(references)) == 1 else len(array)
     if len(array) % num_files:
         raise ValueError(
             f"{len(array)} channels cannot be spread evenly over {num_files} files "
             f"({file_truncated.name})."
         )
-    dtype = _dtype_for(reference_dtype, file_ending)
+    channels_a_file = len(array) // num_files
     with _written_beside(file_truncated.parent) as folder:
         names = [f"{file_truncated.name}_{i:04d}{file_ending}" for i in range(num_files)]
-        for name, channels in zip(names, np.split(array, num_files), strict=True):
-            write(_cast(channels, dtype), folder / name, properties)
+        for i, name in enumerate(names):
+            held = slice(i * channels_a_file, (i + 1) * channels_a_file)
+            dtype = _dtype_for(_common_dtype(references[held]), file_ending)
+            write(_cast(array[held], dtype), folder / name, properties)
         if write is _write_tiff:
             _write_tiff_spacing(folder / f"{file_truncated.name}.json", properties)
     return [file_truncated.parent / name for name in names]
@@ -144,6 +150,23 @@ def stored_dtype(file: str | Path) -> np.dtype:
     return np.dtype(_ITK_COMPONENTS.get(name.removeprefix("vector of "), np.float32))
 
 
+def stored_dtypes(files: Sequence[str | Path], num_channels: int) -> list[np.dtype]:
+    """Return the dtype of each channel of a case: a file's own for every channel that it holds.
+
+    Args:
+        files: of the case, channels in order; each holds equally many (one, or a colour image's).
+            Where they cannot, all channels get the dtype that holds them all.
+        num_channels: of the case.
+
+    Raises:
+        ValueError: if a file cannot be opened.
+    """
+    dtypes = [stored_dtype(file) for file in files]
+    if num_channels % len(dtypes):
+        return [np.result_type(*dtypes)] * num_channels
+    return [dtype for dtype in dtypes for _ in range(num_channels // len(dtypes))]
+
+
 def _dtype_by_nibabel(file: str, itk_error: RuntimeError) -> np.dtype:
     """ITK refuses NIfTI files whose axes are not at right angles; nibabel takes them."""
     try:
@@ -168,14 +191,33 @@ def _written_beside(folder: Path) -> Iterator[Path]:
             file.replace(folder / file.name)
 
 
-def _dtype_for(reference: np.dtype | type | str | None, file_ending: str) -> np.dtype:
+def _per_channel(
+    reference_dtype: DtypeLike | Sequence[DtypeLike], num_channels: int, name: str
+) -> list[np.dtype | None]:
+    """Return one reference dtype a channel; None stays None."""
+    if not isinstance(reference_dtype, list | tuple):
+        reference_dtype = [reference_dtype] * num_channels
+    if len(reference_dtype) != num_channels:
+        raise ValueError(
+            f"{num_channels} channels need one dtype or {num_channels}, "
+            f"got {len(reference_dtype)} ({name})."
+        )
+    return [None if dtype is None else np.dtype(dtype) for dtype in reference_dtype]
+
+
+def _common_dtype(references: Sequence[np.dtype | None]) -> np.dtype | None:
+    if any(reference is None for reference in references):  # np.dtype(float) == None is True
+        return None
+    return np.result_type(*references)
+
+
+def _dtype_for(reference: np.dtype | None, file_ending: str) -> np.dtype:
     """Return the dtype to store, which the format must be able to hold."""
     if file_ending.lower() in (".png", ".bmp"):
-        fits = reference is not None and np.dtype(reference) == np.uint16
+        fits = reference is not None and reference == np.uint16
         return np.dtype(np.uint16 if fits and file_ending.lower() == ".png" else np.uint8)
     if reference is None:
         return np.dtype(np.float32)
-    reference = np.dtype(reference)
     if reference.kind == "b":
         return np.dtype(np.uint8)
     if reference.kind not in "iu":

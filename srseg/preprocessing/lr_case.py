@@ -98,13 +98,13 @@ def prepare_lr(
     )
 
 
-def stored_frame(lr_case: LRCase, scale: Sequence[int], dtype: str) -> dict:
+def stored_frame(lr_case: LRCase, scale: Sequence[int], dtypes: Sequence[str]) -> dict:
     """Return the `properties["srseg"]` of a case, plain values only.
 
     Args:
         lr_case: the prepared LR image.
         scale: whole numbers (Z, Y, X), plan order.
-        dtype: name of the dtype that the raw file stores, for writing SR images.
+        dtypes: name of the dtype that each channel's raw file stores, for writing SR images.
     """
     return {
         "slope": [m.slope for m in lr_case.maps],
@@ -113,5 +113,5 @@ def stored_frame(lr_case: LRCase, scale: Sequence[int], dtype: str) -> dict:
         "lr_shape": lr_case.shape,
         "hr_shape": tuple(n * s for n, s in zip(lr_case.shape, scale, strict=True)),
         "scale": tuple(int(s) for s in scale),
-        "dtype": dtype,
+        "dtype": list(dtypes),
     }

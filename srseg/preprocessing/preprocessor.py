@@ -17,7 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from srseg import environment
 from srseg.images.checks import check_case, read_images
-from srseg.images.write import stored_dtype
+from srseg.images.write import stored_dtypes
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
 from srseg.preprocessing.dataset import save_training_case
@@ -170,8 +170,8 @@ class SRSegPreprocessor(DefaultPreprocessor):
         image, properties = read_images(reader, image_files)
         num_channels = len(dataset_json["channel_names"])
         check_case(image, properties, image_files, num_channels=num_channels)
-        dtype = str(stored_dtype(image_files[0]))
-        return self._lr_case(image, properties, dtype, plans_manager, configuration_manager)
+        dtypes = [str(dtype) for dtype in stored_dtypes(image_files, num_channels)]
+        return self._lr_case(image, properties, dtypes, plans_manager, configuration_manager)
 
     def run_case_npy(
         self,
@@ -190,11 +190,10 @@ class SRSegPreprocessor(DefaultPreprocessor):
         case, and HR image, HR labels and HR-native properties come back.
         """
         dataset_json = _loaded(dataset_json)
+        dtypes = [str(data.dtype)] * len(data)
         if seg is None:
-            return self._lr_case(
-                data, properties, str(data.dtype), plans_manager, configuration_manager
-            )
-        raw = RawCase(data, seg, properties, str(data.dtype))
+            return self._lr_case(data, properties, dtypes, plans_manager, configuration_manager)
+        raw = RawCase(data, seg, properties, dtypes)
         return self._hr_case(raw, plans_manager, configuration_manager, dataset_json)
 
     @staticmethod
@@ -212,7 +211,7 @@ class SRSegPreprocessor(DefaultPreprocessor):
     def _lr_case(
         lr_image: np.ndarray,
         properties: Mapping[str, Any],
-        dtype: str,
+        dtypes: Sequence[str],
         plans_manager: SRSegPlansManager,
         configuration_manager: ConfigurationManager,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -227,7 +226,7 @@ class SRSegPreprocessor(DefaultPreprocessor):
             "shape_before_cropping": case.native_shape,
             "bbox_used_for_cropping": case.box,
             "shape_after_cropping_and_before_resampling": case.cropped_shape,
-            "srseg": stored_frame(case, configuration_manager.scale_3d, dtype),
+            "srseg": stored_frame(case, configuration_manager.scale_3d, dtypes),
         }
         if case.shape != case.cropped_shape:  # the way back starts from what was measured
             properties["srseg"][NATIVE_LR] = case.native

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from srseg.images.checks import check_case, declared_labels, read_images, read_segmentation
-from srseg.images.write import stored_dtype
+from srseg.images.write import stored_dtypes
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.paired import on_refined_grid
 
@@ -52,7 +52,7 @@ class RawCase:
         hr_image: (C, Z, Y, X).
         hr_seg: (1, Z, Y, X) labels.
         properties: of the HR image, as nnU-Net's readers return them.
-        dtype: name of the dtype that the image file stores.
+        dtypes: name of the dtype that the HR image's file stores, for each channel.
         lr_image: (C, z, y, x) of a real pair, whose grid refined by the scale is the HR grid; None
             where the LR image is to be simulated.
         valid: (Z, Y, X) bool, False where a pair's HR image does not reach; None where it is
@@ -62,7 +62,7 @@ class RawCase:
     hr_image: np.ndarray
     hr_seg: np.ndarray
     properties: dict[str, Any]
-    dtype: str = "float32"
+    dtypes: Sequence[str]
     lr_image: np.ndarray | None = None
     valid: np.ndarray | None = None
 
@@ -152,13 +152,13 @@ def read_raw_case(
         segmentation=(hr_seg, seg_properties),
         labels=declared_labels(dataset_json),
     )
-    dtype = str(stored_dtype(files.images[0]))
+    dtypes = [str(dtype) for dtype in stored_dtypes(files.images, num_channels)]
     if not is_pair:
-        return RawCase(hr_image, hr_seg, properties, dtype)
+        return RawCase(hr_image, hr_seg, properties, dtypes)
 
     lr_image, lr_properties = read_images(reader, files.lr_images)
     check_case(lr_image, lr_properties, files.lr_images, num_channels=num_channels)
     pair = on_refined_grid(
         (hr_image, hr_seg, properties), (lr_image, lr_properties), scale, case=files.case
     )
-    return RawCase(pair.hr_image, pair.hr_seg, pair.properties, dtype, lr_image, pair.valid)
+    return RawCase(pair.hr_image, pair.hr_seg, pair.properties, dtypes, lr_image, pair.valid)

@@ -16,7 +16,7 @@ import numpy as np
 from srseg.geometry.grid import pad_to_multiple
 from srseg.images.checks import check_case, read_images, read_segmentation
 from srseg.images.properties import coarsen_properties
-from srseg.images.write import stored_dtype, write_image, write_segmentation
+from srseg.images.write import stored_dtypes, write_image, write_segmentation
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.raw_cases import files_by_case
 from srseg.preprocessing.training_case import simulate_lr
@@ -73,7 +73,7 @@ class Simulation:
             coarsen_properties(properties, scale),
             reader_writer=reader,
             file_ending=ending,
-            reference_dtype=_fitting_dtype(lr_image, files[0]),
+            reference_dtype=_fitting_dtypes(lr_image, files),
             num_files=len(files),
         )
         if labels is not None:
@@ -160,11 +160,15 @@ def _case_of(file: Path, ending: str) -> str:
     return file.name.removesuffix(ending)[: -len("_0000")]
 
 
-def _fitting_dtype(lr_image: np.ndarray, hr_file: Path) -> np.dtype | None:
-    """Return the HR file's integer dtype where the LR values are whole numbers, else None."""
-    stored = stored_dtype(hr_file)
-    whole = stored.kind in "iu" and np.array_equal(lr_image, np.rint(lr_image))
+def _fitting_dtypes(lr_image: np.ndarray, hr_files: tuple[Path, ...]) -> list[np.dtype | None]:
+    """Return per channel its HR file's integer dtype where the LR values are whole, else None."""
     # PNG and BMP hold nothing else: write_image rounds to what the HR file has
-    if whole or hr_file.suffix.lower() in (".png", ".bmp"):
-        return stored
-    return None
+    is_rounded = hr_files[0].suffix.lower() in (".png", ".bmp")
+    return [
+        stored if is_rounded or (stored.kind in "iu" and _is_whole(channel)) else None
+        for channel, stored in zip(lr_image, stored_dtypes(hr_files, len(lr_image)), strict=True)
+    ]
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    return np.array_equal(values, np.rint(values))

@@ -91,7 +91,7 @@ def training_case(
         "bbox_used_for_cropping": hr_box,
         "shape_after_cropping_and_before_resampling": tuple(int(n) for n in cropped_shape),
         "class_locations": class_locations(hr_seg, label_manager),
-        "srseg": stored_frame(lr_case, scale, raw.dtype),
+        "srseg": stored_frame(lr_case, scale, raw.dtypes),
     }
     return TrainingCase(
         lr_image=lr_case.image,

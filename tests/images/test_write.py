@@ -16,7 +16,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from skimage import io
 
 from srseg.images.properties import grid_of, refine_properties
-from srseg.images.write import stored_dtype, write_image, write_segmentation
+from srseg.images.write import stored_dtype, stored_dtypes, write_image, write_segmentation
 from tests.images.readers import SCALES, SHAPE, VOLUME_READERS, oblique_direction, write_volume
 
 
@@ -176,6 +176,77 @@ def test_png_holds_no_floats(tmp_path):
         assert io.imread(file)[0].tolist() == (expected or [0, 2, 255, 256, 65535])
 
 
+@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIOWithReorient])
+def test_every_file_has_its_channel_s_dtype(tmp_path, reader):
+    """A float channel after an integer one keeps its fractions, a wide one its range."""
+    source = write_volume(tmp_path / "in.nii.gz", np.zeros((2, 1, 5), np.uint8))
+    _, properties = reader().read_images((str(source),))
+    image = np.zeros((4, 2, 1, 5), np.float32)
+    image[:, 1, 0] = [-3.2, -0.4, 1.6, 2.5, 100000.4]
+    files = write_image(
+        image,
+        tmp_path / "out",
+        properties,
+        reader_writer=reader,
+        file_ending=".nii.gz",
+        reference_dtype=["int16", np.float64, np.int32, None],
+    )
+    assert [stored_dtype(file).name for file in files] == ["int16", "float32", "int32", "float32"]
+    back = reader().read_images([str(file) for file in files])[0][:, 1, 0]
+    expected = image[:, 1, 0].copy()
+    expected[0] = [-3, 0, 2, 2, 32767]
+    expected[2] = [-3, 0, 2, 2, 100000]
+    np.testing.assert_array_equal(back, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        (["uint8", "uint8", "int16"], [0, 2, 2, 300]),
+        (["uint8", "int16", None], [-0.25, 1.75, 2.5, 300.25]),
+    ],
+)
+def test_channels_that_share_a_file_share_a_dtype(tmp_path, dtypes, expected):
+    image = np.zeros((3, 1, 1, 4), np.float32)
+    image[:, 0, 0] = [-0.25, 1.75, 2.5, 300.25]
+    (file,) = write_image(
+        image,
+        tmp_path / "photo",
+        {},
+        reader_writer=NaturalImage2DIO,
+        file_ending=".tif",
+        reference_dtype=dtypes,
+        num_files=1,
+    )
+    for channel in io.imread(file)[0].T:
+        np.testing.assert_array_equal(channel, expected)
+
+
+def test_grey_images_of_different_dtypes_are_no_colour_image(tmp_path):
+    image = np.full((3, 1, 2, 2), 300, np.float32)
+    files = write_image(
+        image,
+        tmp_path / "photo",
+        {},
+        reader_writer=NaturalImage2DIO,
+        file_ending=".png",
+        reference_dtype=["uint8", "uint16", "uint8"],
+    )
+    assert [io.imread(file).max() for file in files] == [255, 300, 255]
+
+
+def test_as_many_dtypes_as_channels(tmp_path):
+    with pytest.raises(ValueError, match=r"3 channels need one dtype or 3, got 2 \(photo\)"):
+        write_image(
+            np.zeros((3, 1, 2, 2)),
+            tmp_path / "photo",
+            {},
+            reader_writer=NaturalImage2DIO,
+            file_ending=".png",
+            reference_dtype=["uint8", "uint16"],
+        )
+
+
 def test_segmentation_is_written_by_the_reader_s_own_writer(tmp_path):
     source = write_volume(tmp_path / "in.nii.gz", np.zeros(SHAPE, np.uint8))
     labels = np.random.default_rng(0).integers(0, 4, SHAPE)
@@ -233,6 +304,17 @@ def test_stored_dtype_of_formats(tmp_path):
         assert stored_dtype(tmp_path / "x.tif") == dtype
     io.imsave(tmp_path / "x.png", np.zeros((6, 5, 3), np.uint8), check_contrast=False)
     assert stored_dtype(tmp_path / "x.png") == np.uint8
+
+
+def test_stored_dtypes_of_the_channels(tmp_path):
+    """One file a channel, or one for all of them; else what holds them all."""
+    colour, grey = tmp_path / "colour.png", tmp_path / "grey.png"
+    io.imsave(colour, np.zeros((6, 5, 3), np.uint8), check_contrast=False)
+    io.imsave(grey, np.zeros((6, 5), np.uint16), check_contrast=False)
+    assert stored_dtypes([colour], 3) == [np.uint8] * 3
+    assert stored_dtypes([colour, grey], 2) == [np.uint8, np.uint16]
+    assert stored_dtypes([colour, grey], 4) == [np.uint8] * 2 + [np.uint16] * 2
+    assert stored_dtypes([colour, grey, colour], 5) == [np.uint16] * 5
 
 
 def test_stored_dtype_with_a_slope_is_float(tmp_path):

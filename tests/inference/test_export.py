@@ -30,7 +30,7 @@ def hr_properties(spacing=(3.0, 0.75, 0.5), **more):
         "shape_before_cropping": SHAPE,
         "bbox_used_for_cropping": BOX,
         "shape_after_cropping_and_before_resampling": CROPPED,
-        "srseg": {"slope": [0.1], "intercept": [-2.0], "dtype": "int16"},
+        "srseg": {"slope": [0.1], "intercept": [-2.0], "dtype": ["int16"]},
         **more,
     }
 

@@ -11,6 +11,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from srseg.geometry.grid import Grid
 from srseg.images.properties import grid_of
+from srseg.images.write import stored_dtype
 from tests.images.readers import (
     ORIGIN_XYZ,
     SCALES,
@@ -75,6 +76,60 @@ def test_identity_network_repeats_the_file(tmp_path, reader, transpose, scale, p
     crop = raw[1:, :-2, 1:]  # the border of zeros is cut off before statistics are taken
     expected_mask = expected > crop.mean()
     np.testing.assert_array_equal(segmentation, expected_mask)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_channel_keeps_its_own_dtype(tmp_path, reader):
+    """An integer channel neither rounds the float one after it nor cuts off a wider one."""
+    scale, generator = (1, 2, 2), np.random.default_rng(0)
+    raw = generator.uniform(1, 200, (3, *SHAPE)).astype(np.float32)
+    raw[0], raw[1], raw[2] = np.rint(raw[0]), raw[1] / 200, np.rint(raw[2] * 500)
+    dtypes = ("int16", "float32", "int32")
+    (tmp_path / "in").mkdir()
+    for channel, dtype in enumerate(dtypes):
+        write_volume(tmp_path / f"in/a_{channel:04d}.nii.gz", raw[channel].astype(dtype))
+    spacing = spacing_read(reader, tmp_path / "in/a_0000.nii.gz")
+    predictor = known_predictor(
+        NearestNetwork(scale),
+        scale,
+        hr_spacing=np.divide(spacing, scale),
+        num_channels=3,
+        reader=reader.__name__,
+    )
+    predictor.predict_files(tmp_path / "in", tmp_path / "out", show_progress=False)
+    files = [tmp_path / f"out/sr/a_{channel:04d}.nii.gz" for channel in range(3)]
+    assert [stored_dtype(file).name for file in files] == list(dtypes)
+    image, _ = reader().read_images([str(tmp_path / "in" / file.name) for file in files])
+    sr_image, _ = reader().read_images([str(file) for file in files])
+    np.testing.assert_allclose(sr_image, repeated(image, scale), rtol=1e-5, atol=1e-5)
+    whole = np.rint(image).astype(np.int32)
+    from_array = predictor.predict(whole, spacing).sr_image
+    np.testing.assert_allclose(from_array, repeated(whole, scale), rtol=1e-5, atol=1e-5)
+
+
+def test_every_channel_of_a_training_case_keeps_its_own_dtype(tmp_path):
+    """What validation exports, with the properties that preprocessing stores."""
+    raw = np.random.default_rng(0).uniform(1, 200, (2, *SHAPE)).astype(np.float32)
+    raw[0] = np.rint(raw[0])
+    files = [tmp_path / f"a_{channel:04d}.nii.gz" for channel in range(2)]
+    for file, channel, dtype in zip(files, raw, (np.int16, np.float32), strict=True):
+        write_volume(file, channel.astype(dtype))
+    write_volume(tmp_path / "a.nii.gz", (raw[0] > 100).astype(np.uint8))
+    predictor = known_predictor(
+        NearestNetwork((1, 1, 1)), (1, 1, 1), hr_spacing=SPACING, num_channels=2
+    )
+    preprocessor = predictor.configuration_manager.preprocessor_class()
+    hr_image, _, properties = preprocessor.run_case(
+        [str(file) for file in files], str(tmp_path / "a.nii.gz"),
+        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json,
+    )  # fmt: skip
+    logits, sr_image = predictor.predict_preprocessed(hr_image)
+    predictor.export_case(
+        "a", logits, sr_image, hr_properties=properties, out_folder=tmp_path / "out"
+    )
+    written = [str(tmp_path / "out/sr" / file.name) for file in files]
+    assert [stored_dtype(file).name for file in written] == ["int16", "float32"]
+    np.testing.assert_allclose(SimpleITKIO().read_images(written)[0], raw, rtol=1e-5, atol=1e-5)
 
 
 def write_ramp(folder: Path, case: str, shape=SHAPE, permuted=False) -> Grid:

@@ -107,7 +107,7 @@ def world_ramp(shape: Sequence[int], spacing: Sequence[float], border: int = 0) 
         kept[(slice(border, -border),) * 3] = True
         image[:, ~kept] = 0
         labels[:, ~kept] = 0
-    return RawCase(image, labels, properties)
+    return RawCase(image, labels, properties, ["float32"] * 3)
 
 
 def half_space(world_xyz: np.ndarray) -> np.ndarray:

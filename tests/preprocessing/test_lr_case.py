@@ -69,12 +69,12 @@ def test_statistics_from_inside_the_mask():
 
 def test_stored_frame_holds_plain_values():
     case = prepare(lr_volume(), normalization=["CTNormalization", "ZScoreNormalization"])
-    frame = stored_frame(case, (1, 2, 2), "int16")
+    frame = stored_frame(case, (1, 2, 2), ("int16", "float32"))
     assert frame["lr_shape"] == (3, 8, 6)
     assert frame["hr_shape"] == (3, 16, 12)
     assert frame["scale"] == (1, 2, 2)
     assert frame["background"] == frame["intercept"]
-    assert frame["dtype"] == "int16"
+    assert frame["dtype"] == ["int16", "float32"]
     numbers = [*frame["slope"], *frame["intercept"], *frame["lr_shape"]]
     assert {type(number) for number in numbers} <= {int, float}
 

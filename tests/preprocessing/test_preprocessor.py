@@ -85,7 +85,7 @@ def test_run_writes_complete_triplets(tiny_copy):
         n_lr = lr_image.shape[1:]
         hr_shape = tuple(n * s for n, s in zip(n_lr, (1, 2, 2), strict=True))
         assert hr_image.shape[1:] == hr_seg.shape[1:] == hr_shape
-        assert pickle.loads(properties)["srseg"]["dtype"] == "float32"
+        assert pickle.loads(properties)["srseg"]["dtype"] == ["float32"]
 
 
 def test_any_number_of_processes_gives_the_same(tiny_copy):

@@ -91,10 +91,23 @@ def test_a_case_is_read_with_its_stored_dtype(tiny_copy):
     labels, _ = read_volume(tiny_copy / "labelsTr" / "tiny_0.nii.gz")
     np.testing.assert_array_equal(raw.hr_image[0], image)
     np.testing.assert_array_equal(raw.hr_seg[0], labels)
-    assert (raw.dtype, raw.lr_image, raw.valid) == ("float32", None, None)
+    assert (raw.dtypes, raw.lr_image, raw.valid) == (["float32"], None, None)
     file = tiny_copy / "imagesTr" / "tiny_0_0000.nii.gz"
     save_volume(image.astype(np.int16), file)
-    assert read(tiny_copy).dtype == "int16"
+    assert read(tiny_copy).dtypes == ["int16"]
+
+
+def test_every_channel_has_its_own_dtype(tiny_copy):
+    add_channel(tiny_copy, np.int16)
+    assert read(tiny_copy).dtypes == ["float32", "int16"]
+
+
+def add_channel(folder, dtype):
+    """Give the first case a second channel, the first one in another dtype."""
+    image, affine = read_volume(folder / "imagesTr" / "tiny_0_0000.nii.gz")
+    save_volume(image.astype(dtype), folder / "imagesTr" / "tiny_0_0001.nii.gz", affine)
+    two = description(folder) | {"channel_names": {"0": "T1", "1": "T2"}}
+    (folder / "dataset.json").write_text(json.dumps(two))
 
 
 def spoil_image(folder, change):

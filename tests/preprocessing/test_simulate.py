@@ -140,6 +140,33 @@ def test_integers_stay_integers_where_they_fit(tiny_copy, tmp_path):
         assert lr_image.dtype == dtype, operator
 
 
+@pytest.mark.parametrize(
+    ("operator", "dtypes"),
+    [("legacy_nearest", ["int16", "float32", "int32"]), ("area", ["float32"] * 3)],
+)
+def test_every_channel_has_its_own_dtype(tmp_path, operator, dtypes):
+    """An integer channel neither rounds the float one after it nor cuts off a wider one."""
+    generator = np.random.default_rng(3)
+    image = generator.uniform(1, 300, (3, 4, 8, 6)).astype(np.float32)
+    image[0], image[2] = np.rint(image[0]), np.rint(image[2] * 1000)
+    (tmp_path / "hr").mkdir()
+    for channel, dtype in enumerate((np.int16, np.float32, np.int32)):
+        file = tmp_path / "hr" / f"a_{channel:04d}.nii.gz"
+        save_volume(image[channel].astype(dtype), file)
+    names = {str(channel): f"MR{channel}" for channel in range(3)}
+    work = simulation(
+        tmp_path, tmp_path / "lr", degradation=spec_json(operator),
+        normalization=["ZScoreNormalization"] * 3,
+        dataset_json={"channel_names": names, "file_ending": ".nii.gz"},
+    )  # fmt: skip
+    simulate_folder(tmp_path / "hr", work, num_processes=1)
+    expected = simulate_native(image, list(SPACING), work.plans_manager, work.configuration_manager)
+    for channel, dtype in enumerate(dtypes):
+        lr_image, _ = read_volume(tmp_path / "lr" / f"a_{channel:04d}.nii.gz")
+        assert lr_image.dtype == dtype
+        np.testing.assert_array_equal(lr_image, expected[channel])
+
+
 def test_colour_images_stay_colour_images(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (9, 12, 3)).astype(np.uint8)
     (tmp_path / "hr").mkdir()

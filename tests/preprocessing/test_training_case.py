@@ -110,7 +110,7 @@ def noise_case(shape=(9, 14, 11), *, border=0, spacing=SPACING, channels=1) -> R
         kept = np.zeros(shape, dtype=bool)
         kept[(slice(border, -border),) * 3] = True
         image[:, ~kept], labels[:, ~kept] = 0, 0
-    return RawCase(image, labels, itk_properties(spacing), "int16")
+    return RawCase(image, labels, itk_properties(spacing), ["int16"] * channels)
 
 
 @pytest.mark.parametrize("transpose", TRANSPOSES)
@@ -160,7 +160,7 @@ def test_nothing_that_is_stored_is_clipped():
     assert case.lr_image.min() < (-150 - 40) / 20
     np.testing.assert_allclose(case.hr_image, (raw.hr_image - 40) / 20, atol=1e-4)
     assert case.properties["srseg"]["background"] == [-2.0]
-    assert case.properties["srseg"]["dtype"] == "int16"
+    assert case.properties["srseg"]["dtype"] == ["int16"]
 
 
 def test_outside_the_nonzero_mask_is_marked():
