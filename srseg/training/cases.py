@@ -46,6 +46,8 @@ class Case:
         valid: (1, Z, Y, X) bool, or None where every voxel counts.
         class_locations: (n, 3) HR voxels per label or region.
         background: (C, 1, 1, 1), the normalised value of raw 0.
+        cut: (3, 2) bool, per axis the low and high faces beyond which preprocessing cut off
+            voxels that are all raw 0.
     """
 
     identifier: str
@@ -55,6 +57,7 @@ class Case:
     valid: Any
     class_locations: Mapping[LabelKey, np.ndarray]
     background: torch.Tensor
+    cut: np.ndarray
 
     @property
     def hr_shape(self) -> tuple[int, ...]:
@@ -121,7 +124,15 @@ class OpenCases:
                 key: _voxels(rows) for key, rows in properties["class_locations"].items()
             },
             background=torch.tensor(ours["background"], dtype=torch.float32).view(-1, 1, 1, 1),
+            cut=_cut_faces(properties),
         )
+
+
+def _cut_faces(properties: Mapping[str, Any]) -> np.ndarray:
+    """Return (3, 2) bool from the box that was kept; it may reach beyond a padded image."""
+    box = np.asarray(properties["bbox_used_for_cropping"])
+    shape = np.asarray(properties["shape_before_cropping"])
+    return np.stack([box[:, 0] > 0, box[:, 1] < shape], axis=1)
 
 
 def _voxels(rows: Any) -> np.ndarray:

@@ -161,8 +161,10 @@ class DegradedSamples:
         lr_shape = np.asarray(case.hr_shape) // patch.scale
         start, stop = _clipped(lr_start, lr_start + patch.lr_size, lr_shape)
         margin = np.asarray(degradation.margin)
-        wide_start, wide_stop = _clipped(start - margin, stop + margin, lr_shape)
-        hr_wide = _read(case.hr_image, wide_start * patch.scale, wide_stop * patch.scale)
+        beyond = case.cut * margin[:, None]
+        wide_start = np.maximum(start - margin, -beyond[:, 0])
+        wide_stop = np.minimum(stop + margin, lr_shape + beyond[:, 1])
+        hr_wide = _read_beyond(case, wide_start * patch.scale, wide_stop * patch.scale)
         zero = _background(hr_wide, case.background)
         wide = _Surroundings(hr_wide, zero, low=start - wide_start, size=stop - start)
         lr_image, hr_image = self._degrade(case, wide, degradation, draws)
@@ -174,11 +176,17 @@ class DegradedSamples:
         """Return the patch turned or zoomed around its centre."""
         patch, interpolation = self._patch, self._options.interpolation
         half = (patch.hr_size - 1) / 2
-        below, above = self._margins(view, half, degradation)
+        # beyond a cut face lies background: as many voxels of it as the interpolation reads, for
+        # then the repeated edge is background too
+        beyond = case.cut * (INTERPOLATION_HALO[interpolation] + 1)
+        whole = View(
+            view.matrix, view.centre + beyond[:, 0], tuple(case.hr_shape + beyond.sum(axis=1))
+        )
+        below, above = self._margins(whole, half, degradation)
         wide_size = (patch.lr_size + below + above) * patch.scale
-        frame = Frame(view, -half - below * patch.scale, wide_size)
+        frame = Frame(whole, -half - below * patch.scale, wide_size)
         start, stop = frame.source_box(INTERPOLATION_HALO[interpolation])
-        region = _read(case.hr_image, start, stop)
+        region = _read_beyond(case, start - beyond[:, 0], stop - beyond[:, 0])
         hr_wide = frame.image(region, start, interpolation)
         zero = _background(region, case.background)
         if zero is not False:
@@ -241,6 +249,17 @@ def _read(array: Any, start: np.ndarray, stop: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(box)
     dtype = np.float32 if np.issubdtype(box.dtype, np.floating) else np.int16
     return torch.from_numpy(box.astype(dtype, copy=False))
+
+
+def _read_beyond(case: Case, start: np.ndarray, stop: np.ndarray) -> torch.Tensor:
+    """Return a box of the HR image, with background where it reaches beyond the case."""
+    low, high = _clipped(start, stop, np.asarray(case.hr_shape))
+    inside = _read(case.hr_image, low, high)
+    if np.array_equal(low, start) and np.array_equal(high, stop):
+        return inside
+    image = case.background.expand(-1, *(int(n) for n in stop - start)).clone()
+    image[_slices(low - start, high - start)] = inside
+    return image
 
 
 def _padded(triplet: Triplet, lr_start: np.ndarray, start: np.ndarray, patch: Patch) -> Triplet:

@@ -37,6 +37,8 @@ def write_case(tmp_path: Path) -> CaseWriter:
         channels = len(hr_image)
         properties = {
             "class_locations": locations(hr_seg, keys),
+            "shape_before_cropping": hr_image.shape[1:],
+            "bbox_used_for_cropping": [[0, n] for n in hr_image.shape[1:]],
             "srseg": {"background": [BACKGROUND] * channels},
         }
         chunks = {"chunks": hr_image.shape, "blocks": hr_image.shape}
