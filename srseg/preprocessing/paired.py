@@ -59,25 +59,62 @@ def on_refined_grid(
     lr_image, lr_properties = lr
     properties = refine_properties(lr_properties, scale)
     wanted_shape = tuple(n * s for n, s in zip(lr_image.shape[1:], scale, strict=True))
-    hr_grid = grid_of(hr_properties, hr_image.shape)
-    wanted_grid = grid_of(properties, wanted_shape)
-    if hr_grid is None or wanted_grid is None:
-        if hr_image.shape[1:] != wanted_shape:
-            raise ValueError(
-                f"case {case}: a pair in a format without geometry needs an HR image of {scale} "
-                f"times the LR image's voxels, {wanted_shape}, got {hr_image.shape[1:]}."
-            )
-        return Pair(hr_image, hr_seg, None, properties)
-    if grid_difference(hr_grid, wanted_grid) is None:
-        return Pair(hr_image, hr_seg, None, properties)
-
-    resampled, inside = resample_to_grid(hr_image, hr_grid, wanted_grid, interpolation="bspline")
-    covered = float(inside.mean())
+    wanted = (wanted_shape, properties)
+    resampled, valid = onto_grid(
+        hr_image, hr_properties, *wanted, interpolation="bspline", what=f"case {case}: the HR image"
+    )
+    covered = 1.0 if valid is None else float(valid.mean())
     if covered < MIN_OVERLAP:
         raise ValueError(
             f"case {case}: the HR image covers {covered:.0%} of the LR image's field of view, at "
             f"least {MIN_OVERLAP:.0%} is needed; check that the pair belongs together and is "
             f"registered."
         )
-    labels, _ = resample_to_grid(hr_seg, hr_grid, wanted_grid, interpolation="label")
-    return Pair(resampled, labels, None if inside.all() else inside, properties)
+    labels, _ = onto_grid(
+        hr_seg, hr_properties, *wanted, interpolation="label", what=f"case {case}: the label map"
+    )
+    return Pair(resampled, labels, valid, properties)
+
+
+def onto_grid(
+    array: np.ndarray,
+    properties: Mapping[str, Any],
+    wanted_shape: Sequence[int],
+    wanted_properties: Mapping[str, Any],
+    *,
+    interpolation: str,
+    what: str,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return one scan's image or labels on another scan's grid, in world coordinates.
+
+    Training, its validation and `srseg_evaluate` share this, so that a pair's truth is the same
+    everywhere.
+
+    Args:
+        array: (C, Z, Y, X) as read.
+        properties: as read with it.
+        wanted_shape: voxels (Z, Y, X) of the other grid.
+        wanted_properties: of the other grid, in the form of the same reader.
+        interpolation: "bspline" for images, "label" for label maps.
+        what: for the message, such as "case a: the HR image".
+
+    Returns:
+        The array (C, Z, Y, X) on the other grid, itself where the grids are one; and a bool mask
+        (Z, Y, X), True inside the field of view of `array`, None where that is everywhere.
+
+    Raises:
+        ValueError: if a format without geometry (PNG, TIFF) has another number of voxels.
+    """
+    wanted_shape = tuple(int(n) for n in wanted_shape)
+    grid, wanted_grid = grid_of(properties, array.shape), grid_of(wanted_properties, wanted_shape)
+    if grid is None or wanted_grid is None:
+        if array.shape[1:] != wanted_shape:
+            raise ValueError(
+                f"{what}, in a format without geometry, cannot be brought onto another grid: it "
+                f"needs {wanted_shape}, got {array.shape[1:]} voxels (Z, Y, X)."
+            )
+        return array, None
+    if grid_difference(grid, wanted_grid) is None:
+        return array, None
+    resampled, inside = resample_to_grid(array, grid, wanted_grid, interpolation=interpolation)
+    return resampled, None if inside.all() else inside

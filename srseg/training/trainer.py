@@ -437,6 +437,7 @@ class SRSegTrainer(nnUNetTrainer):
             val_keys = val_keys[self.local_rank :: dist.get_world_size()]
         folder = Path(self.output_folder) / "validation"
         paired = DegradationSpec.from_json(self.configuration_manager.degradation).paired
+        raw_labels = Path(self.preprocessed_dataset_folder_base) / "gt_segmentations"
         request = ValidationRequest(
             network=self.unwrapped_network(),
             plans_manager=self.plans_manager,
@@ -446,9 +447,8 @@ class SRSegTrainer(nnUNetTrainer):
             mirroring_axes=self.inference_allowed_mirroring_axes,
             device=self.device.type,
             folder=folder,
-            references=folder.parent / "validation_references"
-            if paired
-            else Path(self.preprocessed_dataset_folder_base) / "gt_segmentations",
+            raw_labels=raw_labels,
+            references=folder.parent / "validation_references" if paired else raw_labels,
             save_probabilities=save_probabilities,
             summarise=self.local_rank == 0,
         )

@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from srseg import environment
 from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
+from srseg.images.checks import read_segmentation
 from srseg.images.write import write_segmentation
 from srseg.inference.predictor import Predictor
 from srseg.metrics.summary import mean_metrics, sr_metrics
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.preprocessing.intensity import maps_of
-from srseg.preprocessing.resampling import resample_segmentation
+from srseg.preprocessing.paired import onto_grid
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ class ValidationRequest:
         mirroring_axes: for test-time flips.
         device: "cuda", "cpu" or "mps".
         folder: `fold_k/validation`.
-        references: folder of the labels on the native HR grid.
+        raw_labels: folder of the dataset's label maps as they are.
+        references: folder of the labels on the predicted grid: `raw_labels`, but for real pairs,
+            whose labels lie on the HR scan's own grid, a folder that is written.
         save_probabilities: write them too.
         summarise: whether this process writes the summaries.
     """
@@ -57,6 +60,7 @@ class ValidationRequest:
     mirroring_axes: Sequence[int] | None
     device: str
     folder: Path
+    raw_labels: Path
     references: Path
     save_probabilities: bool = False
     summarise: bool = True
@@ -102,7 +106,7 @@ def predict_cases(request: ValidationRequest) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     for number, case in enumerate(request.dataset.identifiers, start=1):
         logger.info("validating %s (%d of %d)", case, number, len(request.dataset.identifiers))
-        hr_image, hr_seg, _, properties = request.dataset.load_case(case)
+        hr_image, _, _, properties = request.dataset.load_case(case)
         lr_image = np.asarray(request.dataset.load_lr(case)[:])
         logits, sr_image = predictor.predict_preprocessed(torch.from_numpy(lr_image))
         predictor.export_case(
@@ -114,7 +118,7 @@ def predict_cases(request: ValidationRequest) -> dict[str, dict[str, float]]:
             save_probabilities=request.save_probabilities,
         )
         if paired:
-            _write_reference(request, case, np.asarray(hr_seg[:]), properties)
+            _write_reference(request, case, properties)
         if sr_image is not None:
             valid = request.dataset.load_valid(case)
             scores[case] = _sr_scores(
@@ -152,24 +156,29 @@ def _degrade(manager: SRSegConfigurationManager) -> Callable[[np.ndarray], np.nd
     return lambda image: degradation(torch.from_numpy(np.ascontiguousarray(image))).numpy()
 
 
-def _write_reference(
-    request: ValidationRequest, case: str, hr_seg: np.ndarray, properties: Mapping[str, Any]
-) -> None:
-    """Write a pair's labels on the predicted grid: the raw labels lie on the HR scan's own."""
-    shape = properties["shape_after_cropping_and_before_resampling"]
-    labels = resample_segmentation(np.clip(hr_seg, 0, None), shape, None, None)[0]
-    native = insert_crop_into_image(
-        np.zeros(properties["shape_before_cropping"], dtype=labels.dtype),
-        labels,
-        properties["bbox_used_for_cropping"],
-    )
-    request.references.mkdir(parents=True, exist_ok=True)
-    write_segmentation(
-        native.transpose(request.plans_manager.transpose_backward),
-        request.references / f"{case}{request.dataset_json['file_ending']}",
+def _write_reference(request: ValidationRequest, case: str, properties: Mapping[str, Any]) -> None:
+    """Write a pair's labels on the predicted grid, the ignore value where the HR scan ends."""
+    name = f"{case}{request.dataset_json['file_ending']}"
+    reader_writer = request.plans_manager.image_reader_writer_class()
+    raw, raw_properties = read_segmentation(reader_writer, request.raw_labels / name)
+    labels, valid = onto_grid(
+        raw,
+        raw_properties,
+        request.plans_manager.native(properties["shape_before_cropping"]),
         properties,
-        reader_writer=request.plans_manager.image_reader_writer_class(),
+        interpolation="label",
+        what=f"case {case}: the label map",
     )
+    if valid is not None:
+        label_manager = request.plans_manager.get_label_manager(request.dataset_json)
+        labels = np.where(valid, labels, _ignore_value(label_manager))
+    write_segmentation(labels, request.references / name, properties, reader_writer=reader_writer)
+
+
+def _ignore_value(label_manager: LabelManager) -> int:
+    """Return the dataset's ignore label, else the value that nnU-Net would want for one."""
+    own = label_manager.ignore_label
+    return int(max(label_manager.all_labels)) + 1 if own is None else int(own)
 
 
 def write_sr_summary(scores: Mapping[str, Mapping[str, float]], folder: Path) -> dict[str, float]:
@@ -183,8 +192,17 @@ def write_sr_summary(scores: Mapping[str, Mapping[str, float]], folder: Path) ->
 
 
 def write_segmentation_summary(request: ValidationRequest) -> float:
-    """Write nnU-Net's `summary.json`; return the mean foreground Dice."""
+    """Write nnU-Net's `summary.json`; return the mean foreground Dice.
+
+    Written references get a dataset.json that declares what to ignore, for other tools.
+    """
     labels = request.plans_manager.get_label_manager(request.dataset_json)
+    ignore_label = labels.ignore_label
+    if request.references != request.raw_labels:
+        ignore_label = _ignore_value(labels)
+        names = {**request.dataset_json["labels"], "ignore": ignore_label}
+        text = json.dumps({**request.dataset_json, "labels": names}, indent=2)
+        (request.references / "dataset.json").write_text(text + "\n", encoding="utf-8")
     metrics = compute_metrics_on_folder(
         str(request.references),
         str(request.folder),
@@ -192,7 +210,7 @@ def write_segmentation_summary(request: ValidationRequest) -> float:
         request.plans_manager.image_reader_writer_class(),
         request.dataset_json["file_ending"],
         labels.foreground_regions if labels.has_regions else labels.foreground_labels,
-        labels.ignore_label,
+        ignore_label,
         chill=True,
         num_processes=environment.worker_count(_BYTES_PER_WORKER),
     )
