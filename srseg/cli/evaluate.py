@@ -12,6 +12,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_evaluate",
+        allow_abbrev=False,
         description="Per case and label Dice, NSD at one HR and one LR voxel, HD95 in mm, volume "
         "error; with -hr_images PSNR, SSIM and LR consistency of the SR images in OUT/sr beside "
         "cubic B-spline and sinc interpolation. Writes JSON and CSV and prints the means.",
@@ -31,6 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("-c", metavar="CONFIGURATION", help="of the plans (the one predicted with)")
     add("-o", metavar="FILE", help="output file (OUT/summary.json, OUT/sr/summary_sr.json)")
     add("-np", type=int, metavar="N", help="processes (the cores there are)")
+    add(
+        "--resample_references",
+        action="store_true",
+        help="bring labels and HR images of another scan, such as a real pair's, onto the predicted "
+        "grid in world coordinates; what they do not show is left out of all metrics",
+    )
     add("--chill", action="store_true", help="leave out references without a prediction")
     add("--verbose", action="store_true", help="say more; show tracebacks")
     return parser
@@ -66,6 +73,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         context=context,
         num_processes=args.np or environment.available_cores(),
         chill=args.chill,
+        resample_references=args.resample_references,
     )
     files = write_evaluation(evaluation, args.pred, args.o)
     print(text_table(evaluation))

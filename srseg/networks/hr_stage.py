@@ -40,6 +40,9 @@ class HRStage(nn.Module):
         kernel_size: odd size per axis of the HR convolutions.
         num_convs: HR convolutions, at least 1.
         nonlin: makes one activation.
+
+    Raises:
+        ValueError: if `width` leaves a task no channel.
     """
 
     def __init__(  # every argument is one decision of the plans
@@ -57,6 +60,8 @@ class HRStage(nn.Module):
         nonlin_kwargs: dict | None = None,
     ) -> None:
         super().__init__()
+        if num_sr_channels and width < 2:
+            raise ValueError(f"hr_width is {width}; two tasks need at least 2 channels.")
         self.scale, self.kernel_size = tuple(scale), tuple(kernel_size)
         self.upsample = None
         channels = in_channels

@@ -167,3 +167,11 @@ def test_hr_convolutions_run_channels_last_on_the_cpu(scale, layout):
     stage.convs.register_forward_hook(lambda _module, _inputs, output: hidden.append(output))
     stage(*make_inputs(scale))
     assert hidden[0].is_contiguous(memory_format=layout)
+
+
+def test_each_task_needs_a_channel():
+    with pytest.raises(ValueError, match="hr_width is 1; two tasks need at least 2"):
+        HRStage(
+            4, 1, num_classes=2, num_sr_channels=1, conv_op=nn.Conv3d, scale=(1, 2, 2),
+            kernel_size=(3, 3, 3), num_convs=1, nonlin=nn.ReLU,
+        )  # fmt: skip
