@@ -1,8 +1,9 @@
 """What a trained model is on disk: readable JSON files and weights, and no code.
 
 A model folder `METHOD__PLANS__CONFIGURATION` holds `plans.json`, `dataset.json`, `method.json` and
-`fold_k/checkpoint_*.pth`. The network is rebuilt from the plans through an allow-list and weights
-are read with `weights_only=True`: opening somebody else's model never runs their code.
+`fold_k/checkpoint_*.pth`; where a checkpoint records plans, labels and method itself, these count
+(see `records.py`). The network is rebuilt from the plans through an allow-list and weights are
+read with `weights_only=True`: opening somebody else's model never runs their code.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 
+from srseg.inference.records import agreed_record
 from srseg.networks.build import build_network
 from srseg.plans.datasets import dataset_name
-from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +39,10 @@ class TrainedModel:
 
     Attributes:
         folder: where it was read from.
-        plans_manager: of the merged plans the training wrote.
+        plans_manager: of the merged plans the weights were trained with.
         configuration_manager: of the configuration that was trained.
         dataset_json: labels, channels and file ending of the training data.
-        method: the merged method file.
+        method: the method file's content.
         folds: the folds that were read, numbers or "all".
         weights: one state dict per fold.
         mirroring_axes: axes test-time flips may use, as counted by the network; None for none.
@@ -110,7 +112,8 @@ def open_model(
     Raises:
         FileNotFoundError: if the folder, a file of it, a fold or a checkpoint is missing; what
             there is gets listed.
-        ValueError: if a checkpoint is damaged, or the folds belong to different configurations.
+        ValueError: if a checkpoint is damaged, or the folds were trained with different
+            configurations, plans or labels.
     """
     folder = Path(folder)
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -118,21 +121,22 @@ def open_model(
         what = "is not a folder" if not folder.is_dir() else f"lacks {', '.join(missing)}"
         raise FileNotFoundError(f"{folder} {what}, so it is no srseg model folder.")
     chosen = _chosen_folds(folder, folds, checkpoint_name)
-    checkpoints = [load_checkpoint(folder / f"fold_{k}" / checkpoint_name) for k in chosen]
-    names = {checkpoint["init_args"]["configuration"] for checkpoint in checkpoints}
-    if len(names) > 1:
-        raise ValueError(f"the folds of {folder} are of different configurations: {sorted(names)}.")
-    plans_manager = load_plans(folder / "plans.json")
-    axes = checkpoints[0].get("inference_allowed_mirroring_axes")
+    checkpoints = {k: load_checkpoint(folder / f"fold_{k}" / checkpoint_name) for k in chosen}
+    plans, dataset_json, method = (load_json(str(folder / name)) for name in _FILES)
+    record = agreed_record(
+        folder, checkpoints, plans=plans, dataset_json=dataset_json, method=method
+    )
+    plans_manager = SRSegPlansManager(record.plans)
+    axes = checkpoints[chosen[0]].get("inference_allowed_mirroring_axes")
     logger.info("model %s, fold %s, %s", folder, ", ".join(map(str, chosen)), checkpoint_name)
     return TrainedModel(
         folder=folder,
         plans_manager=plans_manager,
-        configuration_manager=plans_manager.get_configuration(names.pop()),
-        dataset_json=load_json(str(folder / "dataset.json")),
-        method=load_json(str(folder / "method.json")),
+        configuration_manager=plans_manager.get_configuration(record.configuration),
+        dataset_json=record.dataset_json,
+        method=record.method,
         folds=chosen,
-        weights=[checkpoint["network_weights"] for checkpoint in checkpoints],
+        weights=[checkpoints[fold]["network_weights"] for fold in chosen],
         mirroring_axes=tuple(axes) if axes is not None else None,
     )
 
@@ -158,7 +162,7 @@ def rebuilt_network(model: TrainedModel) -> nn.Module:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the weights of fold {fold} in {model.folder} do not fit the network of its "
-                f"plans.json ({reason})."
+                f"plans ({reason})."
             ) from error
     return network
 

@@ -64,8 +64,23 @@ def write_model(
         checkpoint = {
             "network_weights": network.state_dict(),
             "trainer_name": name.split("__")[0],
-            "init_args": {"configuration": "3d_fullres", "fold": fold},
+            "init_args": {
+                "plans": plans,
+                "configuration": "3d_fullres",
+                "fold": fold,
+                "dataset_json": dataset_json(),
+            },
             "inference_allowed_mirroring_axes": (0, 1, 2),
+            "srseg": {"method": contents["method"]},
         }
         torch.save(checkpoint, folder / f"fold_{fold}/checkpoint_final.pth")
     return folder
+
+
+def rewrite_record(folder: Path, *, fold: int | str = 0, **init_args: object) -> None:
+    """Change what a fold's checkpoint says it was trained with; None removes an entry."""
+    file = folder / f"fold_{fold}/checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=True)
+    changed = {**checkpoint["init_args"], **init_args}
+    checkpoint["init_args"] = {key: value for key, value in changed.items() if value is not None}
+    torch.save(checkpoint, file)

@@ -13,7 +13,7 @@ from torch import nn
 
 from srseg.inference.model_folder import find_model, load_checkpoint, open_model
 from srseg.inference.predictor import Predictor
-from tests.inference.model_folders import write_model
+from tests.inference.model_folders import rewrite_record, write_model
 
 
 class Malicious:
@@ -48,12 +48,17 @@ def test_a_checkpoint_never_runs_code(tmp_path):
     assert not made.exists()
 
 
-def test_a_network_outside_the_allow_list_is_refused(tmp_path):
+@pytest.mark.parametrize("where", ["checkpoint", "plans.json"])
+def test_a_network_outside_the_allow_list_is_refused(tmp_path, where):
     folder = write_model(tmp_path)
     plans = json.loads((folder / "plans.json").read_text())
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     architecture["network_class_name"] = "os.system"
-    (folder / "plans.json").write_text(json.dumps(plans))
+    if where == "checkpoint":
+        rewrite_record(folder, plans=plans)
+    else:
+        rewrite_record(folder, plans=None)
+        (folder / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(ValueError, match="not allowed"):
         Predictor.from_model_folder(folder, device="cpu")
 
@@ -111,10 +116,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
 
 def test_folds_of_different_configurations_are_refused(tmp_path):
     folder = write_model(tmp_path, folds=(0, 1))
-    file = folder / "fold_1/checkpoint_final.pth"
-    checkpoint = load_checkpoint(file)
-    checkpoint["init_args"]["configuration"] = "2d"
-    torch.save(checkpoint, file)
+    rewrite_record(folder, fold=1, configuration="2d")
     with pytest.raises(ValueError, match="different configurations"):
         open_model(folder)
 
