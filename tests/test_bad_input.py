@@ -147,7 +147,6 @@ def tiny_copy_of_trained(
         ("simulate", ["-i", "in", "-o", "out", "-z", "1"]),
         ("doctor", ["--jsn"]),
         ("demo", ["-minuets", "1"]),
-        ("train", ["901", "3d_fullres", "0", "-num_epo", "3"]),  # nor an abbreviated one
     ],
 )
 def test_misspelt_flag(command: str, argv: list[str], capsys: pytest.CaptureFixture[str]):

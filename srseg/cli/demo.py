@@ -23,7 +23,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = argparse.ArgumentParser(
         prog="srseg_demo",
-        allow_abbrev=False,
         description="Make a dataset from the MNI152 templates inside nilearn's wheel, then plan, "
         "preprocess, train, predict and evaluate with the real commands; end with a table and a "
         "picture. Nothing is downloaded.",

@@ -22,7 +22,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = argparse.ArgumentParser(
         prog="srseg_doctor",
-        allow_abbrev=False,
         description="Print versions, device, cores, memory and the state of the three nnU-Net "
         "folders.",
     )

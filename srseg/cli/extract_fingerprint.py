@@ -13,7 +13,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_extract_fingerprint",
-        allow_abbrev=False,
         description="Read every training case once, check it, and write dataset_fingerprint.json "
         "to nnUNet_preprocessed.",
         parents=[dataset_flags(), fingerprint_flags("-np")],

@@ -13,7 +13,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     return argparse.ArgumentParser(
         prog="srseg_plan",
-        allow_abbrev=False,
         description="Choose scale, patch, network and degradation from the fingerprint and write "
         "them to srsegPlans.json in nnUNet_preprocessed.",
         parents=[dataset_flags(), plan_flags()],

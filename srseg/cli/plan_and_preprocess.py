@@ -21,7 +21,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_plan_and_preprocess",
-        allow_abbrev=False,
         description="Extract the fingerprint of raw datasets, plan and preprocess them.",
         parents=[
             dataset_flags(),

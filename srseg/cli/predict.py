@@ -12,7 +12,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_predict",
-        allow_abbrev=False,
         description="Predict HR segmentations (OUT/case.nii.gz) and super-resolved images "
         "(OUT/sr/case_0000.nii.gz) from LR images, on the grid that is SCALE times finer than each "
         "image's own. Without -m and -d the one trained model there is gets used.",

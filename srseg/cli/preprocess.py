@@ -18,7 +18,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_preprocess",
-        allow_abbrev=False,
         description="Write LR image, HR image and mask of every training case to "
         "nnUNet_preprocessed. A run that was stopped goes on with the missing cases.",
         parents=[dataset_flags(), preprocess_flags()],

@@ -12,7 +12,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_simulate",
-        allow_abbrev=False,
         description="Write what HR images look like after the planned degradation: LR images of "
         "the same names, on the grid that is SCALE times coarser.",
     )

@@ -10,7 +10,7 @@ from srseg.cli.run import run_command
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
-    parser = argparse.ArgumentParser(prog="srseg_train", allow_abbrev=False, description=__doc__)
+    parser = argparse.ArgumentParser(prog="srseg_train", description=__doc__)
     add = parser.add_argument
     add("dataset", help="dataset id or name, for example 4 or Dataset004_Hippocampus")
     add("configuration", help="3d_fullres, 3d_patchfree or 2d")
