@@ -12,7 +12,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; single dash takes a value, double dash is a switch (nnU-Net's dialect)."""
     parser = argparse.ArgumentParser(
         prog="srseg_evaluate",
-        allow_abbrev=False,
         description="Per case and label Dice, NSD at one HR and one LR voxel, HD95 in mm, volume "
         "error; with -hr_images PSNR, SSIM and LR consistency of the SR images in OUT/sr beside "
         "cubic B-spline and sinc interpolation. Writes JSON and CSV and prints the means.",
@@ -35,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--resample_references",
         action="store_true",
-        help="bring labels and HR images of another scan, such as a real pair's, onto the predicted "
-        "grid in world coordinates; what they do not show is left out of all metrics",
+        help="bring labels and HR images of another scan, such as a real pair's, onto the "
+        "predicted grid in world coordinates; what they do not show is left out of all metrics",
     )
     add("--chill", action="store_true", help="leave out references without a prediction")
     add("--verbose", action="store_true", help="say more; show tracebacks")

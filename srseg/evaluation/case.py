@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from srseg.evaluation.alignment import (
+    RESAMPLING_HINT,
+    check_refines,
+    check_same_grid,
+    covers_reference,
+    crop_to_reference,
+    scale_between,
+)
 from srseg.evaluation.context import Context
-from srseg.geometry.grid import Grid, pad_to_multiple
-from srseg.images.checks import describe_grid, grid_difference, read_images, read_segmentation
-from srseg.images.properties import grid_of
+from srseg.geometry.grid import pad_to_multiple
+from srseg.images.checks import read_images, read_segmentation
 from srseg.metrics.image import data_range_of, lr_consistency_psnr
 from srseg.metrics.summary import (
     mean_metrics,
@@ -20,9 +27,11 @@ from srseg.metrics.summary import (
     sr_metrics_per_channel,
     voxel_tolerances_mm,
 )
+from srseg.preprocessing.paired import onto_grid
 
 SIMULATED = "simulated from the HR images by the planned degradation"
 NO_LR_IMAGE = "none"
+COVERAGE = "reference_coverage"  # share of the predicted voxels that a reference judges
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,43 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A case's label map on the grid on which the case is compared.
+
+    Attributes:
+        labels: (1, Z, Y, X).
+        properties: of that grid.
+        own_shape: of the label map as read.
+        own_properties: as read with it.
+        is_resampled: whether that grid is the predicted one and not its own.
+        valid: (Z, Y, X) bool, where a resampled reference is known; None is everywhere.
+    """
+
+    labels: np.ndarray
+    properties: Mapping[str, Any]
+    own_shape: tuple[int, ...]
+    own_properties: Mapping[str, Any]
+    is_resampled: bool = False
+    valid: np.ndarray | None = None
+
+    @property
+    def num_known(self) -> int:
+        """Voxels on which the prediction is judged."""
+        return self.labels.size if self.valid is None else int(np.count_nonzero(self.valid))
+
+
+@dataclass(frozen=True)
 class CaseEvaluation:
     """Evaluates cases: call it with the files of one.
 
     Attributes:
         context: what is known of the predictions.
+        resample_references: bring references whose voxels are not the predicted ones onto the
+            predicted grid, in world coordinates; else they are refused.
     """
 
     context: Context
+    resample_references: bool = False
 
     def __call__(self, files: CaseFiles) -> dict[str, Any]:
         """Return `{"segmentation": ..., "sr": ... or None}` of a case, as they go to JSON.
@@ -63,38 +101,67 @@ class CaseEvaluation:
             ValueError: in one sentence that names the case, for files that do not belong together.
             FileNotFoundError: for a missing file.
         """
-        reader = self.context.reader_writer
-        reference, properties = read_segmentation(reader, files.reference)
-        segmentation, pred_properties = read_segmentation(reader, files.prediction)
-        segmentation = crop_to_reference(
-            segmentation,
-            pred_properties,
-            reference.shape,
-            properties,
-            what=f"case {files.case}: the prediction",
-            scale=self.context.scale,
+        segmentation, pred_properties = read_segmentation(
+            self.context.reader_writer, files.prediction
         )
-        spacing = [float(mm) for mm in properties["spacing"]]
+        num_predicted = segmentation.size
+        reference = self._reference(files, segmentation.shape, pred_properties)
+        if not reference.is_resampled:
+            segmentation = crop_to_reference(
+                segmentation,
+                pred_properties,
+                reference.labels.shape,
+                reference.properties,
+                what=f"case {files.case}: the prediction",
+                scale=self.context.scale,
+                hint=RESAMPLING_HINT,
+            )
+        spacing = [float(mm) for mm in reference.properties["spacing"]]
         tolerances = self._tolerances(spacing)
-        metrics = segmentation_metrics(
-            segmentation[0],
-            reference[0],
-            self.context.labels,
-            spacing=spacing,
-            tolerances_mm=tolerances,
-            ignore_label=self.context.ignore_label,
-        )
-        return {
-            "segmentation": {
-                "case": files.case,
-                "reference_file": str(files.reference),
-                "prediction_file": str(files.prediction),
-                "spacing_mm": spacing,
-                "tolerances_mm": tolerances,
-                "metrics": metrics,
-            },
-            "sr": self._sr(files, reference.shape, properties) if files.sr_images else None,
+        row = {
+            "case": files.case,
+            "reference_file": str(files.reference),
+            "prediction_file": str(files.prediction),
+            "spacing_mm": spacing,
+            "tolerances_mm": tolerances,
+            "metrics": segmentation_metrics(
+                segmentation[0],
+                reference.labels[0],
+                self.context.labels,
+                spacing=spacing,
+                tolerances_mm=tolerances,
+                ignore_label=self.context.ignore_label,
+                valid=reference.valid,
+            ),
         }
+        if self.resample_references:
+            row[COVERAGE] = reference.num_known / num_predicted
+        return {"segmentation": row, "sr": self._sr(files, reference) if files.sr_images else None}
+
+    def _reference(
+        self, files: CaseFiles, pred_shape: tuple[int, ...], pred_properties: Mapping[str, Any]
+    ) -> Reference:
+        """Return the case's reference, on the predicted grid if it must and may be moved there."""
+        labels, properties = read_segmentation(self.context.reader_writer, files.reference)
+        own = (labels.shape, properties)
+        if not self.resample_references or covers_reference(
+            pred_shape, pred_properties, *own, scale=self.context.scale
+        ):
+            return Reference(labels, properties, *own)
+        labels, valid = onto_grid(
+            labels,
+            properties,
+            pred_shape[-3:],
+            pred_properties,
+            interpolation="label",
+            what=f"case {files.case}: the reference",
+        )
+        if valid is not None and not valid.any():
+            raise ValueError(
+                f"case {files.case}: the reference and the prediction have no voxel in common in "
+                f"world coordinates; check that they belong together and are registered."
+            )
+        return Reference(labels, pred_properties, *own, is_resampled=True, valid=valid)
 
     def _tolerances(self, spacing: Sequence[float]) -> dict[str, float]:
         scale = self.context.scale
@@ -102,35 +169,21 @@ class CaseEvaluation:
             return {"hr_voxel": voxel_tolerances_mm(spacing, (1, 1, 1))["hr_voxel"]}
         return voxel_tolerances_mm(spacing, scale)
 
-    def _sr(
-        self, files: CaseFiles, reference_shape: tuple[int, ...], properties: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
+    def _sr(self, files: CaseFiles, reference: Reference) -> dict[str, Any] | None:
         reader, context = self.context.reader_writer, self.context
         case = f"case {files.case}"
         sr_image, sr_properties = read_images(reader, files.sr_images)
         hr_image = lr_image = None
         if files.hr_images:
-            hr_image, hr_properties = read_images(reader, files.hr_images)
-            # The HR image must be on the references' own grid: cropping it could hide a mix-up.
-            _check_same(
-                hr_image.shape, hr_properties, reference_shape, properties, f"{case}: the HR image"
-            )
-            crop_to_reference(
-                sr_image,
-                sr_properties,
-                hr_image.shape,
-                hr_properties,
-                what=f"{case}: the SR image",
-                scale=context.scale,
-            )
+            hr_image = self._hr_image(files, reference, sr_image, sr_properties)
         if files.lr_images:
             lr_image, lr_properties = read_images(reader, files.lr_images)
-            scale = context.scale or _scale_between(sr_image.shape, lr_image.shape)
-            _check_refines(
-                sr_image.shape, sr_properties, lr_image.shape, lr_properties, scale, case
-            )
+            scale = context.scale or scale_between(sr_image.shape, lr_image.shape)
+            check_refines(sr_image.shape, sr_properties, lr_image.shape, lr_properties, scale, case)
         spacing = [float(mm) for mm in sr_properties["spacing"]]
-        if lr_image is None and hr_image is not None and context.can_degrade:
+        # What was predicted from another scan than the reference has not been made from it.
+        can_simulate = context.can_degrade and not reference.is_resampled
+        if lr_image is None and hr_image is not None and can_simulate:
             lr_image, source = context.degrade(hr_image, spacing), SIMULATED
             reach = pad_to_multiple(np.broadcast_to(0, hr_image.shape), context.scale).shape
             sr_image = sr_image[tuple(slice(n) for n in reach)]
@@ -150,117 +203,45 @@ class CaseEvaluation:
                 hr_image,
                 lr_image,
                 scale=context.scale,
+                valid=reference.valid,
                 degrade=degrade if context.can_degrade else None,
             )
         row = {"case": files.case, **_mean_of_channels(channels), "lr_images": source}
         return row if len(channels) == 1 else {**row, "channels": channels}
 
+    def _hr_image(
+        self,
+        files: CaseFiles,
+        reference: Reference,
+        sr_image: np.ndarray,
+        sr_properties: Mapping[str, Any],
+    ) -> np.ndarray:
+        """Return the HR image (C, Z, Y, X) on the grid on which the case is compared.
 
-def crop_to_reference(
-    array: np.ndarray,
-    properties: Mapping[str, Any],
-    reference_shape: Sequence[int],
-    reference_properties: Mapping[str, Any],
-    *,
-    what: str,
-    scale: Sequence[int] | None,
-) -> np.ndarray:
-    """Return `array` (C, Z, Y, X) without what reaches beyond its reference at the high end.
-
-    A prediction covers its LR image, so it can reach further than an HR reference that the scale
-    does not divide. Voxels must coincide: same spacing, direction and origin. Formats without
-    geometry (PNG, TIFF) can only be trusted to reach less than one LR voxel further.
-
-    Args:
-        array: on the grid of `properties`.
-        properties: as read.
-        reference_shape: (..., Z, Y, X).
-        reference_properties: as read with the reference.
-        what: for the message, such as "case a: the prediction".
-        scale: HR voxels per LR voxel (Z, Y, X), None where unknown.
-
-    Raises:
-        ValueError: naming both grids, if they are not so.
-    """
-    wanted = tuple(int(n) for n in reference_shape[-3:])
-    further = [n - m for n, m in zip(array.shape[-3:], wanted, strict=True)]
-    allowed: Sequence[float] = [float("inf")] * 3
-    if grid_of(properties, array.shape) is None:
-        allowed = scale or (1, 1, 1)
-    if any(not 0 <= n < most for n, most in zip(further, allowed, strict=True)):
-        _raise_different(array.shape, properties, reference_shape, reference_properties, what)
-    _check_same(wanted, properties, wanted, reference_properties, what, shown=array.shape)
-    return array[(..., *(slice(n) for n in wanted))]
-
-
-def _check_same(
-    shape: Sequence[int],
-    properties: Mapping[str, Any],
-    reference_shape: Sequence[int],
-    reference_properties: Mapping[str, Any],
-    what: str,
-    *,
-    shown: Sequence[int] | None = None,
-) -> None:
-    """Raise if voxels do not coincide; `shown` is the shape for the message, if another one."""
-    grid = _grid(properties, shape)
-    if grid_difference(grid, _grid(reference_properties, reference_shape)) is not None:
-        _raise_different(shown or shape, properties, reference_shape, reference_properties, what)
-
-
-def _raise_different(
-    shape: Sequence[int],
-    properties: Mapping[str, Any],
-    reference_shape: Sequence[int],
-    reference_properties: Mapping[str, Any],
-    what: str,
-) -> None:
-    here, there = _grid(properties, shape), _grid(reference_properties, reference_shape)
-    raise ValueError(
-        f"{what} is not on its reference's grid: {describe_grid(here)}; the reference has "
-        f"{describe_grid(there)}."
-    )
-
-
-def _grid(properties: Mapping[str, Any], shape: Sequence[int]) -> Grid:
-    grid = grid_of(properties, shape)
-    if grid is not None:
-        return grid
-    spacing = tuple(float(mm) for mm in properties["spacing"])  # PNG and TIFF know no more
-    return Grid(tuple(int(n) for n in shape[-3:]), spacing)
-
-
-def _check_refines(
-    sr_shape: Sequence[int],
-    sr_properties: Mapping[str, Any],
-    lr_shape: Sequence[int],
-    lr_properties: Mapping[str, Any],
-    scale: Sequence[int],
-    case: str,
-) -> None:
-    """Raise if the SR image is not on the refined LR grid; its padding may be missing.
-
-    Without geometry only the shapes can tell: PNG's pixels are 1 wide on every grid.
-    """
-    sr_grid = _grid(sr_properties, sr_shape)
-    padded = tuple(-(-n // s) * s for n, s in zip(sr_grid.shape, scale, strict=True))
-    refined = _grid(lr_properties, lr_shape).refined(scale)
-    has_geometry = grid_of(sr_properties, sr_shape) is not None
-    if has_geometry:
-        fits = grid_difference(replace(sr_grid, shape=padded), refined) is None
-    else:
-        fits = padded == refined.shape
-    if not fits:
-        raise ValueError(
-            f"{case}: the SR image is not on the LR image's grid refined by "
-            f"{'x'.join(str(s) for s in scale)}: {describe_grid(sr_grid)}; refined, the LR image "
-            f"has {describe_grid(refined)}."
+        Raises:
+            ValueError: if it is not on the labels' grid, or the SR image not on the predicted one.
+        """
+        case = f"case {files.case}"
+        hr_image, properties = read_images(self.context.reader_writer, files.hr_images)
+        # The HR image must be on the references' own grid: cropping it could hide a mix-up.
+        own = (reference.own_shape, reference.own_properties)
+        check_same_grid(hr_image.shape, properties, *own, f"{case}: the HR image")
+        what = f"{case}: the SR image"
+        if not reference.is_resampled:
+            scale = self.context.scale
+            crop_to_reference(sr_image, sr_properties, *own, what=what, scale=scale)
+            return hr_image
+        common = (reference.labels.shape, reference.properties)
+        check_same_grid(sr_image.shape, sr_properties, *common, what, other="prediction")
+        hr_image, _ = onto_grid(
+            hr_image,
+            properties,
+            sr_image.shape[1:],
+            reference.properties,
+            interpolation="bspline",
+            what=f"{case}: the HR image",
         )
-
-
-def _scale_between(sr_shape: Sequence[int], lr_shape: Sequence[int]) -> tuple[int, ...]:
-    pairs = zip(sr_shape[-3:], lr_shape[-3:], strict=True)
-    return tuple(max(1, -(-n_sr // n_lr)) for n_sr, n_lr in pairs)
+        return hr_image
 
 
 def _consistency(redegraded: np.ndarray, lr_image: np.ndarray) -> list[dict[str, float]]:

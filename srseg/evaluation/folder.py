@@ -17,6 +17,10 @@ from srseg.preprocessing.workers import for_each_case
 
 logger = logging.getLogger(__name__)
 
+RESAMPLED = (
+    "resampled onto the predicted grid in world coordinates where they lie on another one; voxels "
+    "outside their field of view are in no metric"
+)
 SR_FOLDER = "sr"  # below the predictions: nnU-Net's tools take every file beside masks for a mask
 
 
@@ -45,6 +49,7 @@ def evaluate_folder(
     context: Context | None = None,
     num_processes: int = 1,
     chill: bool = False,
+    resample_references: bool = False,
 ) -> Evaluation:
     """Return the metrics of every case with a reference and a prediction.
 
@@ -62,6 +67,8 @@ def evaluate_folder(
         context: what is known of the predictions; by default found in their folder.
         num_processes: cases at a time.
         chill: allow references without a prediction.
+        resample_references: bring labels and HR images of another scan, such as a real pair's, onto
+            the predicted grid; what lies outside their field of view is left out of all metrics.
 
     Raises:
         FileNotFoundError: if a folder or a case's file is missing.
@@ -77,18 +84,22 @@ def evaluate_folder(
     cases = _cases(gt_folder, pred_folder, context.file_ending, chill=chill)
     cases = _with_images(cases, pred_folder, hr_images, lr_images, context)
     results = for_each_case(
-        CaseEvaluation(context),
+        CaseEvaluation(context, resample_references),
         {files.case: files for files in cases},
         num_processes=num_processes,
         description="Evaluating cases",
     )
     ordered = [results[files.case] for files in cases]
     sr_rows = [result["sr"] for result in ordered if result["sr"] is not None]
-    return Evaluation(
-        _segmentation_summary([result["segmentation"] for result in ordered], context.labels),
-        _sr_summary(sr_rows) if sr_rows else None,
-        context.label_names,
+    segmentation = _segmentation_summary(
+        [result["segmentation"] for result in ordered], context.labels
     )
+    sr = _sr_summary(sr_rows) if sr_rows else None
+    if resample_references:
+        for summary in (segmentation, sr):
+            if summary is not None:
+                summary["references"] = RESAMPLED
+    return Evaluation(segmentation, sr, context.label_names)
 
 
 def _cases(gt_folder: Path, pred_folder: Path, file_ending: str, *, chill: bool) -> list[CaseFiles]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from srseg.evaluation.case import COVERAGE
 from srseg.evaluation.folder import SR_FOLDER, Evaluation
 from srseg.metrics.baselines import BASELINES
 from srseg.planning.json_file import as_text
@@ -69,7 +70,8 @@ def segmentation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         for label, metrics in case["metrics"].items():
             name = evaluation.label_names[label]
             row = {"case": case["case"], "label": str(label), "name": name}
-            rows.append({**row, **metrics, **tolerances})
+            known = {COVERAGE: case[COVERAGE]} if COVERAGE in case else {}
+            rows.append({**row, **metrics, **tolerances, **known})
     return rows
 
 
@@ -101,10 +103,21 @@ def text_table(evaluation: Evaluation) -> str:
     if len(lines) > 1:
         lines.append(["mean", *_cells(summary["foreground_mean"], _SEGMENTATION_COLUMNS), ""])
     heading = ["segmentation", *(column[0] for column in _SEGMENTATION_COLUMNS), "cases"]
-    blocks = [_aligned([heading, *lines])]
+    blocks = [_aligned([heading, *lines]) + _coverage_line(summary["metric_per_case"])]
     if evaluation.sr is not None:
         blocks.append(_sr_block(evaluation.sr))
     return "\n\n".join(blocks)
+
+
+def _coverage_line(cases: Sequence[Mapping[str, Any]]) -> str:
+    """Return what to say of references that were allowed to be resampled, else nothing."""
+    shares = [case[COVERAGE] for case in cases if COVERAGE in case]
+    if not shares:
+        return ""
+    return (
+        f"\n(references on the predicted grid: {min(shares):.0%} to {max(shares):.0%} of its "
+        f"voxels lie in their field of view, the others are in no metric)"
+    )
 
 
 def _sr_block(summary: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from srseg.cli.evaluate import main
+from tests.evaluation.pair_folders import part_pair
 from tests.evaluation.prediction_folders import Folders, write_folders
 
 
@@ -60,6 +61,17 @@ def test_every_option(folders, tmp_path):
     assert not (folders.out / "summary.json").exists()
     result = json.loads((tmp_path / "result_sr.json").read_text(encoding="utf-8"))
     assert result["metric_per_case"][0]["lr_images"] == str(folders.lr_images)
+
+
+def test_references_of_another_scan(tmp_path, capsys):
+    """Refused by a line that names the switch, taken with it."""
+    folders = part_pair(tmp_path)
+    assert main(arguments(folders)) == 1
+    assert "--resample_references brings references" in capsys.readouterr().err
+    assert main(arguments(folders, "--resample_references")) == 0
+    assert "references on the predicted grid" in capsys.readouterr().out
+    summary = json.loads((folders.out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["metric_per_case"][0]["reference_coverage"] < 1
 
 
 @pytest.mark.parametrize(
