@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 _LEARNED = ("labels", "regions_class_order", "channel_names", "modality")
 
 
+def shaping(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what predictions depend on: the plans, and which labels and channels there are."""
+    learned = {key: dataset_json[key] for key in _LEARNED if key in dataset_json}
+    return {"plans": plans, "dataset": learned}
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
     """What one fold was trained with, as JSON values.
@@ -37,11 +43,6 @@ class TrainingRecord:
     plans: dict[str, Any]
     dataset_json: dict[str, Any]
     method: dict[str, Any]
-
-    def shaping(self) -> dict[str, Any]:
-        """Return what predictions depend on."""
-        learned = {key: self.dataset_json[key] for key in _LEARNED if key in self.dataset_json}
-        return {"plans": self.plans, "dataset": learned}
 
 
 def agreed_record(
@@ -74,16 +75,17 @@ def agreed_record(
         raise ValueError(f"the folds of {folder} are of different configurations: {sorted(names)}.")
     first, *others = records
     agreed = records[first]
+    trained = shaping(agreed.plans, agreed.dataset_json)
     for fold in others:
-        differences = differing_keys(agreed.shaping(), records[fold].shaping())
+        other = shaping(records[fold].plans, records[fold].dataset_json)
+        differences = differing_keys(trained, other)
         if differences:
             raise ValueError(
                 f"folds {first} and {fold} of {folder} were trained with different plans "
                 f"({_listed(differences)}), so they make no ensemble; name folds that belong "
                 "together, or train the older ones again."
             )
-    files = TrainingRecord(agreed.configuration, plans, dataset_json, method)
-    differences = differing_keys(files.shaping(), agreed.shaping())
+    differences = differing_keys(shaping(plans, dataset_json), trained)
     if differences:
         logger.warning(
             "plans.json or dataset.json of %s are not those that its weights were trained with "

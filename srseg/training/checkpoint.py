@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from srseg import __version__
+from srseg.training.continuation import check_same_plans
 
 if TYPE_CHECKING:
     from srseg.training.trainer import SRSegTrainer
@@ -76,8 +77,8 @@ def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> Non
     """Put an initialised trainer where the checkpoint was written.
 
     Raises:
-        ValueError: if it is not ours, was written by another method, or stopped inside an epoch
-            of another length.
+        ValueError: if it is not ours, was written by another method or with other plans or
+            labels, or stopped inside an epoch of another length.
     """
     own = checkpoint.get("srseg")
     if own is None:
@@ -89,6 +90,7 @@ def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> Non
             f"the checkpoint was trained by method '{own['method']['name']}', "
             f"not by '{trainer.method.name}'; give -tr {own['method']['name']} to continue it."
         )
+    check_same_plans(trainer, checkpoint)
     if own["iteration"] and own["iterations_per_epoch"] != trainer.num_iterations_per_epoch:
         raise ValueError(
             f"the checkpoint stopped inside an epoch of {own['iterations_per_epoch']} iterations; "

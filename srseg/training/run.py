@@ -12,8 +12,10 @@ import torch.multiprocessing as mp
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from srseg import environment
+from srseg.inference.model_folder import load_checkpoint
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import load_plans
+from srseg.training.continuation import check_same_batches, newest_checkpoint
 from srseg.training.merge import merged_plans
 from srseg.training.method import load_method
 from srseg.training.pretrained import load_pretrained_weights
@@ -141,6 +143,9 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
 def checkpoint_to_load(request: TrainingRequest, fold_folder: Path) -> Path | None:
     """Return the checkpoint a request starts from, or None for a new training.
 
+    `--c` takes the one of the latest moment of training; the names' order, which is nnU-Net's,
+    decides between equals.
+
     Raises:
         FileNotFoundError: if validation is asked for and there is no such checkpoint, or
             `--c` finds none (what is there is listed).
@@ -151,21 +156,28 @@ def checkpoint_to_load(request: TrainingRequest, fold_folder: Path) -> Path | No
         names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
     else:
         return None
-    for name in names:
-        if (fold_folder / name).is_file():
-            return fold_folder / name
+    found = [fold_folder / name for name in names if (fold_folder / name).is_file()]
+    if found:
+        return newest_checkpoint(found)
     present = sorted(file.name for file in fold_folder.glob("checkpoint_*.pth"))
     raise FileNotFoundError(
         f"no {' or '.join(names)} in {fold_folder}; present: {', '.join(present) or 'none'}."
     )
 
 
+def _restore(trainer: SRSegTrainer, checkpoint_file: Path, request: TrainingRequest) -> None:
+    checkpoint = load_checkpoint(checkpoint_file)
+    trainer.load_checkpoint(checkpoint)
+    if request.continue_training:  # a validation draws no batches
+        check_same_batches(trainer, checkpoint)
+
+
 def _run_on_device(request: TrainingRequest, device: torch.device) -> None:
     trainer = build_trainer(request, device)
     fold_folder = Path(trainer.output_folder)
-    checkpoint = checkpoint_to_load(request, fold_folder)
-    if checkpoint is not None:
-        trainer.load_checkpoint(str(checkpoint))
+    checkpoint_file = checkpoint_to_load(request, fold_folder)
+    if checkpoint_file is not None:
+        _restore(trainer, checkpoint_file, request)
     elif request.pretrained_weights is not None:
         trainer.initialize()
         load_pretrained_weights(trainer.unwrapped_network(), request.pretrained_weights)
