@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from srseg.geometry.grid import checked_scale
+from srseg.networks.arguments import (
+    check_at_least_one,
+    check_input,
+    check_patch,
+    num_axes,
+    odd_hr_kernel,
+    per_stage_and_axis,
+    scale_of_axes,
+    strides_per_stage,
+)
 from srseg.networks.decoder import Decoder
 from srseg.networks.encoder import (
     build_encoder,
@@ -110,17 +119,12 @@ class JointUNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        ndim = _num_axes(conv_op)
-        self.scale = _checked_scale(scale, ndim)
+        ndim = num_axes(conv_op)
+        self.scale = scale_of_axes(scale, ndim)
         features = per_stage("features_per_stage", features_per_stage, n_stages)
-        kernels = _per_stage_and_axis("kernel_sizes", kernel_sizes, n_stages, ndim)
-        steps = _per_stage_and_axis("strides", strides, n_stages, ndim)
-        if any(step != 1 for step in steps[0]):
-            raise ValueError(
-                f"the first stage must keep the LR grid, its stride is {list(steps[0])} "
-                "where all ones are allowed."
-            )
-        _check_at_least_one(hr_width=hr_width, hr_num_convs=hr_num_convs)
+        kernels = per_stage_and_axis("kernel_sizes", kernel_sizes, n_stages, ndim)
+        steps = strides_per_stage(strides, n_stages, ndim)
+        check_at_least_one(hr_width=hr_width, hr_num_convs=hr_num_convs)
         block_options = {
             "conv_op": conv_op,
             "conv_bias": conv_bias,
@@ -162,7 +166,7 @@ class JointUNet(nn.Module):
             num_sr_channels=input_channels if sr_head else 0,
             conv_op=conv_op,
             scale=self.scale,
-            kernel_size=_hr_kernel_size(hr_kernel_size, kernels[0], self.scale),
+            kernel_size=odd_hr_kernel(hr_kernel_size, kernels[0], self.scale),
             num_convs=hr_num_convs,
             nonlin=block_options["nonlin"],
             nonlin_kwargs=nonlin_kwargs,
@@ -187,17 +191,7 @@ class JointUNet(nn.Module):
         Raises:
             ValueError: if the shape does not fit the network.
         """
-        shape = lr_image.shape
-        fits = (
-            len(shape) == 2 + len(self.scale)
-            and shape[1] == self.input_channels
-            and all(n % d == 0 for n, d in zip(shape[2:], self.lr_divisor, strict=True))
-        )
-        if not fits:
-            raise ValueError(
-                f"the network got an input of shape {tuple(shape)}; it takes (batch, "
-                f"{self.input_channels}, *axes) with axes that are multiples of {self.lr_divisor}."
-            )
+        check_input(lr_image, self.input_channels, self.lr_divisor)
         return self.decoder(self.encoder(self.input_clip(lr_image)))
 
     def forward(self, lr_image: torch.Tensor) -> JointOutput:
@@ -215,60 +209,6 @@ class JointUNet(nn.Module):
         Raises:
             ValueError: if the patch has another number of axes than the network.
         """
-        if len(lr_patch) != len(self.scale):
-            raise ValueError(
-                f"got a patch {tuple(lr_patch)}; the network has {len(self.scale)} axes, "
-                "give their lengths without batch and channels."
-            )
+        check_patch(lr_patch, len(self.scale))
         parts = (self.encoder, self.decoder, self.hr_stage)
         return sum(int(part.compute_conv_feature_map_size(lr_patch)) for part in parts)
-
-
-def _num_axes(conv_op: type[nn.Module]) -> int:
-    known: dict[type[nn.Module], int] = {nn.Conv2d: 2, nn.Conv3d: 3}
-    if conv_op not in known:
-        raise ValueError(f"unknown conv_op {conv_op!r}; known: Conv2d, Conv3d of torch.nn.")
-    return known[conv_op]
-
-
-def _check_at_least_one(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}; at least 1 is needed.")
-
-
-def _checked_scale(scale: Sequence[int], ndim: int) -> tuple[int, ...]:
-    if len(scale) != ndim:
-        raise ValueError(f"scale is {list(scale)}; {ndim} entries are needed, one per axis.")
-    return checked_scale(scale)
-
-
-def _per_stage_and_axis(name: str, values: Any, num_stages: int, ndim: int) -> list[list[int]]:
-    rows = [
-        [row] * ndim if isinstance(row, int) else list(row)
-        for row in per_stage(name, values, num_stages)
-    ]
-    if any(len(row) != ndim for row in rows):
-        raise ValueError(f"{name} must have {ndim} entries per stage, one per axis: {rows}.")
-    return rows
-
-
-def _hr_kernel_size(
-    wanted: Sequence[int] | None, first_kernel: Sequence[int], scale: Sequence[int]
-) -> tuple[int, ...]:
-    """Return the odd kernel per axis of the HR convolutions.
-
-    Where nnU-Net's rule gives the first stage a kernel of 1, the LR grid is so anisotropic that
-    neighbours along this axis say little. If the axis is not refined while others are, the HR
-    grid is more anisotropic still, so the costly HR convolutions leave it out too.
-    """
-    if wanted is None:
-        return tuple(
-            1 if size == 1 and factor == 1 else 3
-            for size, factor in zip(first_kernel, scale, strict=True)
-        )
-    if len(wanted) != len(scale) or any(size % 2 == 0 for size in wanted):
-        raise ValueError(
-            f"hr_kernel_size is {list(wanted)}; {len(scale)} odd numbers are needed, one per axis."
-        )
-    return tuple(wanted)
