@@ -182,6 +182,11 @@ class JointUNet(nn.Module):
         initialize_as_nnunet(self)
         self.hr_stage.start_as_interpolation()
 
+    @property
+    def output_scales(self) -> list[list[float]]:
+        """Sizes of `JointOutput.seg` relative to the HR grid, with deep supervision on."""
+        return deep_supervision_scales(self.decoder.strides, self.scale)
+
     def trunk(self, lr_image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's features, the finest (LR resolution) first.
 

@@ -53,6 +53,7 @@ def test_deep_supervision_follows_its_scales(make_network, scale):
     network = make_network(scale, deep_supervision=True)
     strides = [[1] * len(scale), *network.decoder.strides[1:]]
     scales = deep_supervision_scales(strides, scale)
+    assert network.output_scales == scales
     seg = network(random_lr(network)).seg
     assert len(seg) == len(scales) == 3
     for logits, relative in zip(seg, scales, strict=True):
