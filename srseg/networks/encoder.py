@@ -16,6 +16,9 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Con
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import nn
 
+_RESENC_BLOCKS = (1, 3, 4)  # nnU-Net's residual encoders, finest stage first, 6 in every other
+_RESENC_DEEPER = 6
+
 
 def build_encoder(
     trunk: str,
@@ -26,24 +29,31 @@ def build_encoder(
 ) -> PlainConvEncoder | ResidualEncoder:
     """Return the "plain" or "residual" encoder with the `options` of its class.
 
+    Plans carry `n_conv_per_stage` whatever trunk a method asks for, so the residual one does not
+    read it; without `n_blocks_per_stage` it has as many blocks as nnU-Net's residual encoders.
+
     Raises:
-        ValueError: if the trunk is unknown or its number of convolutions or blocks is missing.
+        ValueError: if the trunk is unknown, or the plain one is given blocks or no convolutions.
     """
-    counts = {
-        "plain": ("n_conv_per_stage", n_conv_per_stage, PlainConvEncoder),
-        "residual": ("n_blocks_per_stage", n_blocks_per_stage, ResidualEncoder),
-    }
-    if trunk not in counts:
-        raise ValueError(f"unknown trunk '{trunk}'; known: {', '.join(sorted(counts))}.")
-    name, count, encoder = counts[trunk]
-    if count is None:
-        raise ValueError(f"trunk '{trunk}' needs {name}.")
-    if n_conv_per_stage is not None and n_blocks_per_stage is not None:
+    if trunk == "residual":
+        num_stages = options["n_stages"]
+        blocks = n_blocks_per_stage
+        if blocks is None:
+            deeper = [_RESENC_DEEPER] * num_stages
+            blocks = [*_RESENC_BLOCKS, *deeper][:num_stages]
+        blocks = per_stage("n_blocks_per_stage", blocks, num_stages)
+        return ResidualEncoder(n_blocks_per_stage=blocks, **options)
+    if trunk != "plain":
+        raise ValueError(f"unknown trunk '{trunk}'; known: plain, residual.")
+    if n_blocks_per_stage is not None:
         raise ValueError(
-            f"got n_conv_per_stage and n_blocks_per_stage; trunk '{trunk}' takes {name} alone."
+            "trunk 'plain' takes n_conv_per_stage alone, got n_blocks_per_stage too; "
+            "for blocks set trunk to 'residual'."
         )
-    options[name] = per_stage(name, count, options["n_stages"])
-    return encoder(**options)
+    if n_conv_per_stage is None:
+        raise ValueError("trunk 'plain' needs n_conv_per_stage.")
+    convs = per_stage("n_conv_per_stage", n_conv_per_stage, options["n_stages"])
+    return PlainConvEncoder(n_conv_per_stage=convs, **options)
 
 
 def per_stage(name: str, values: int | Sequence[int], num_stages: int) -> list[int]:

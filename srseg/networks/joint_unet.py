@@ -68,8 +68,9 @@ class JointUNet(nn.Module):
         conv_op: `nn.Conv2d` or `nn.Conv3d`.
         kernel_sizes: per stage, a number or one per axis.
         strides: per stage, a number or one per axis.
-        n_conv_per_stage: encoder convolutions, for the plain trunk.
-        n_blocks_per_stage: encoder blocks, for the residual trunk.
+        n_conv_per_stage: encoder convolutions, for the plain trunk; the residual one ignores them.
+        n_blocks_per_stage: encoder blocks, for the residual trunk. None: as many as in nnU-Net's
+            residual encoders (1, 3, 4, then 6 in every stage).
         n_conv_per_stage_decoder: one entry less than `n_stages`, coarsest first.
         conv_bias, norm_op, norm_op_kwargs, dropout_op, dropout_op_kwargs, nonlin, nonlin_kwargs:
             as in nnU-Net, for the trunk; the HR stage uses the nonlinearity alone.

@@ -5,6 +5,12 @@ import pickle
 import pytest
 import torch
 from dynamic_network_architectures.building_blocks.residual import BasicBlockD
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    ExperimentPlanner,
+)
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+    residual_encoder_unet_planners as residual_planners,
+)
 from torch import nn
 
 from srseg.networks.encoder import build_encoder, drop_aliases, initialize_as_nnunet, per_stage
@@ -75,11 +81,31 @@ def test_a_number_stands_for_every_stage():
         per_stage("n_conv_per_stage", [1, 2], 3)
 
 
+def test_the_residual_trunk_has_nnunets_blocks_whatever_convolutions_are_planned(monkeypatch):
+    monkeypatch.setattr(ExperimentPlanner, "__init__", lambda *_: None)  # it wants a dataset
+    nnunets = residual_planners.ResEncUNetPlanner("x").UNet_blocks_per_stage_encoder
+    for num_stages in (1, 2, 3, 5, 8):
+        options = OPTIONS | {
+            "n_stages": num_stages,
+            "features_per_stage": [4] * num_stages,
+            "kernel_sizes": [[3, 3]] * num_stages,
+            "strides": [[1, 1]] * num_stages,
+        }
+        encoder = build_encoder(
+            "residual", n_conv_per_stage=[2] * num_stages, n_blocks_per_stage=None, **options
+        )
+        assert tuple(len(stage.blocks) for stage in encoder.stages) == nnunets[:num_stages]
+    chosen = build_encoder("residual", n_conv_per_stage=2, n_blocks_per_stage=[2, 1], **OPTIONS)
+    assert [len(stage.blocks) for stage in chosen.stages] == [2, 1]
+
+
 def test_wrong_trunks_are_errors():
     counts = {"n_conv_per_stage": 2, "n_blocks_per_stage": None}
     with pytest.raises(ValueError, match="unknown trunk 'swin'; known: plain, residual"):
         build_encoder("swin", **counts, **OPTIONS)
-    with pytest.raises(ValueError, match="trunk 'residual' needs n_blocks_per_stage"):
-        build_encoder("residual", **counts, **OPTIONS)
+    with pytest.raises(ValueError, match="trunk 'plain' needs n_conv_per_stage"):
+        build_encoder("plain", n_conv_per_stage=None, n_blocks_per_stage=None, **OPTIONS)
     with pytest.raises(ValueError, match="trunk 'plain' takes n_conv_per_stage alone"):
         build_encoder("plain", n_conv_per_stage=2, n_blocks_per_stage=2, **OPTIONS)
+    with pytest.raises(ValueError, match="n_blocks_per_stage has 3 entries, 2 are needed"):
+        build_encoder("residual", n_conv_per_stage=2, n_blocks_per_stage=[1, 2, 3], **OPTIONS)

@@ -85,6 +85,15 @@ def test_weights_start_as_nnunets(make_network, trunk):
     assert merging.std().item() == pytest.approx((2 / (64 * 27)) ** 0.5, rel=0.05)
 
 
+def test_a_method_switches_the_planned_trunk(make_network):
+    """The plans keep their n_conv_per_stage, a method only adds."""
+    network = make_network((1, 2, 2), trunk="residual")
+    assert [len(stage.blocks) for stage in network.encoder.stages] == [1, 3, 4]
+    assert [len(stage.convs) for stage in network.decoder.stages] == [2, 1]  # as planned
+    network = make_network((1, 2, 2), trunk="residual", n_blocks_per_stage=[2, 1, 1])
+    assert [len(stage.blocks) for stage in network.encoder.stages] == [2, 1, 1]
+
+
 def test_a_network_without_nonlinearity_is_linear_in_the_hr_stage(make_network):
     network = make_network((2, 1, 2), nonlin=None, _kw_requires_import=["conv_op", "norm_op"])
     stage, features = network.hr_stage, torch.randn(1, 5, 2, 3, 4)
