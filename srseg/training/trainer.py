@@ -26,6 +26,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
 from srseg.networks.build import build_network
@@ -35,7 +36,7 @@ from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
 from srseg.training.data import fold_batches, samples_of_rank
-from srseg.training.losses.joint import JointLoss
+from srseg.training.losses.joint import JointLoss, LossContext
 from srseg.training.method import Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
 from srseg.training.optimizer import build_optimizer, learning_rate_at
@@ -144,12 +145,15 @@ class SRSegTrainer(nnUNetTrainer):
         return deep_supervision_scales(manager.pool_op_kernel_sizes, manager.scale)
 
     def _build_loss(self) -> JointLoss:
-        return JointLoss(
-            self.method.losses,
-            self.label_manager,
-            batch_dice=self.configuration_manager.batch_dice,
+        manager = self.configuration_manager
+        context = LossContext(
+            label_manager=self.label_manager,
+            batch_dice=manager.batch_dice,
+            scale=manager.scale,
             ddp=self.is_ddp,
+            degradation=degradation_from_plans(manager),
         )
+        return JointLoss(self.method.losses, context)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """Return the method's optimiser; the learning rate is set at every step."""

@@ -2,73 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from srseg.networks.output import JointOutput
 from srseg.training.losses.schedule import schedule_from_json
-from srseg.training.losses.segmentation import DiceAndCrossEntropy
-from srseg.training.losses.super_resolution import masked_l1
+from srseg.training.losses.segmentation import dice_ce_term
+from srseg.training.losses.super_resolution import l1_term
+from srseg.training.losses.terms import LossContext, TermSpec, checked_options
 
-Term = Callable[[JointOutput, Mapping[str, Any]], torch.Tensor]
-
-
-def _dice_ce(label_manager: LabelManager, batch_dice: bool, ddp: bool) -> Term:
-    loss = DiceAndCrossEntropy(label_manager, batch_dice=batch_dice, ddp=ddp)
-    return lambda output, batch: loss(output.seg, batch["target"], batch["valid"])
-
-
-def _sr_l1(label_manager: LabelManager, batch_dice: bool, ddp: bool) -> Term:
-    return lambda output, batch: masked_l1(output.sr, batch["hr"], batch["valid"])
-
-
-LOSS_TERMS: dict[str, Callable[[LabelManager, bool, bool], Term]] = {
-    "dice_ce": _dice_ce,
-    "sr_l1": _sr_l1,
+LOSS_TERMS: dict[str, TermSpec] = {
+    "dice_ce": TermSpec(dice_ce_term),
+    "sr_l1": TermSpec(l1_term, needs_sr=True),
 }
-SR_TERMS = frozenset({"sr_l1"})
+SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
 
 
 class JointLoss(nn.Module):
     """Weighted sum of named terms.
 
     Args:
-        terms: the method file's `losses`: name -> {"weight": number or schedule}.
-        label_manager: nnU-Net's.
-        batch_dice: Dice over the batch instead of per sample (from the plans).
-        ddp: whether gradients are gathered over processes.
+        terms: the method file's `losses`: name -> {"weight": number or schedule, option: value}.
+        context: what the terms must know of the configuration.
 
     Raises:
-        ValueError: for an unknown term (the known ones are listed) or option.
+        ValueError: for an unknown term or option (the known ones are listed), or a value that is
+            not allowed.
     """
 
-    def __init__(
-        self,
-        terms: Mapping[str, Mapping[str, Any]],
-        label_manager: LabelManager,
-        *,
-        batch_dice: bool,
-        ddp: bool = False,
-    ) -> None:
+    def __init__(self, terms: Mapping[str, Mapping[str, Any]], context: LossContext) -> None:
         super().__init__()
         unknown = sorted(set(terms) - set(LOSS_TERMS))
         if unknown:
             raise ValueError(
                 f"unknown loss terms {unknown}; known: {', '.join(sorted(LOSS_TERMS))}."
             )
-        for name, options in terms.items():
-            if set(options) != {"weight"}:
-                raise ValueError(
-                    f"loss term '{name}' has the options {sorted(options)}; allowed: weight."
-                )
-        self.schedules = {
-            name: schedule_from_json(options["weight"], name) for name, options in terms.items()
+        options = {
+            name: checked_options(name, LOSS_TERMS[name], given) for name, given in terms.items()
         }
-        self.terms = {name: LOSS_TERMS[name](label_manager, batch_dice, ddp) for name in terms}
+        self.schedules = {
+            name: schedule_from_json(given["weight"], name) for name, given in terms.items()
+        }
+        self.terms = {name: LOSS_TERMS[name].factory(context, **options[name]) for name in terms}
 
     @property
     def needs_sr(self) -> bool:
@@ -76,15 +54,28 @@ class JointLoss(nn.Module):
         return not SR_TERMS.isdisjoint(self.terms)
 
     def forward(
-        self, output: JointOutput, batch: Mapping[str, Any], progress: float
+        self,
+        output: JointOutput,
+        batch: Mapping[str, Any],
+        progress: float,
+        round: int = 0,  # noqa: A002  the alternating trainer's own word
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the total and each unweighted term.
 
         Args:
             output: the network's; `seg` is a list, finest first.
-            batch: `hr`, `target` (list), `valid` on the output's device.
+            batch: `data`, `hr`, `target` (list), `valid` on the output's device.
             progress: share of training done, in [0, 1]; the schedules read it.
+            round: of an alternating training, counted from 0; the schedules read it.
+
+        Raises:
+            ValueError: if a term needs the SR image of a network that gives none.
         """
+        if output.sr is None and self.needs_sr:
+            raise ValueError(
+                f"the loss terms {sorted(SR_TERMS & set(self.terms))} need an SR image, "
+                "the network gives none."
+            )
         values = {name: term(output, batch) for name, term in self.terms.items()}
-        weighted = [self.schedules[name](progress) * value for name, value in values.items()]
+        weighted = [self.schedules[name](progress, round) * value for name, value in values.items()]
         return torch.stack(weighted).sum(), {name: v.detach() for name, v in values.items()}

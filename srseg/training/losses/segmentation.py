@@ -11,6 +11,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch.nn.functional import interpolate
 
+from srseg.training.losses.terms import LossContext, Term
+
 MASKED_LABEL = -1  # what voxels that no loss may see carry in a label map
 
 
@@ -108,3 +110,11 @@ class DiceAndCrossEntropy(nn.Module):
             if weight > 0
         ]
         return torch.stack(terms).sum()
+
+
+def dice_ce_term(context: LossContext) -> Term:
+    """Return the term `dice_ce`."""
+    loss = DiceAndCrossEntropy(
+        context.label_manager, batch_dice=context.batch_dice, ddp=context.ddp
+    )
+    return lambda output, batch: loss(output.seg, batch["target"], batch["valid"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from srseg.training.losses.terms import LossContext, Term
+
 
 def masked_l1(sr_image: torch.Tensor, hr_image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Return the mean absolute error over valid voxels (0 where there is none), fp32.
@@ -23,3 +25,8 @@ def masked_l1(sr_image: torch.Tensor, hr_image: torch.Tensor, valid: torch.Tenso
         )
     difference = (sr_image.float() - hr_image.float()).abs() * valid
     return difference.sum() / (valid.sum() * sr_image.shape[1]).clamp_min(1)
+
+
+def l1_term(context: LossContext) -> Term:
+    """Return the term `sr_l1`."""
+    return lambda output, batch: masked_l1(output.sr, batch["hr"], batch["valid"])

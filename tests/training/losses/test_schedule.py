@@ -15,8 +15,31 @@ def test_ramp_by_hand():
     assert [schedule(p) for p in (0.1, 0.2, 0.4, 0.6, 0.9)] == pytest.approx([1, 1, 2, 3, 3])
 
 
+def test_a_weight_per_round_by_hand():
+    schedule = schedule_from_json({"per_round": 2}, "semantic")
+    assert [schedule(0.9, n) for n in (0, 1, 3)] == [0, 2, 6]
+
+
+def test_rounds_do_not_change_the_other_weights():
+    for value in (3.0, {"start": 1, "end": 5}):
+        schedule = schedule_from_json(value, "sr_l1")
+        assert schedule(0.5, 7) == 3.0
+
+
 @pytest.mark.parametrize(
-    "value", ["1", True, {"start": 1}, {"start": 1, "end": 2, "stop": 3}, -1.0]
+    "value",
+    [
+        "1",
+        True,
+        {"start": 1},
+        {"start": 1, "end": 2, "stop": 3},
+        {"start": 1, "end": "2"},
+        -1.0,
+        float("nan"),
+        {"per_round": -1},
+        {"per_round": 1, "start": 1},
+        {"per_round": "1"},
+    ],
 )
 def test_wrong_weights_name_the_term(value):
     with pytest.raises(ValueError, match="sr_l1"):
