@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
@@ -11,6 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch.nn.functional import interpolate
 
+from srseg.training.losses.counted import per_sample, zero_of
 from srseg.training.losses.terms import LossContext, Term
 
 MASKED_LABEL = -1  # what voxels that no loss may see carry in a label map
@@ -70,6 +71,7 @@ class DiceAndCrossEntropy(nn.Module):
         super().__init__()
         self.label_manager = label_manager
         self.keep_all = ddp
+        self.gathers = ddp and batch_dice
         dice = {"batch_dice": batch_dice, "smooth": 1e-5, "ddp": ddp}
         if label_manager.has_regions:
             self.compound = DC_and_BCE_loss(
@@ -93,23 +95,61 @@ class DiceAndCrossEntropy(nn.Module):
         logits: Sequence[torch.Tensor],
         targets: Sequence[torch.Tensor],
         valid: torch.Tensor,
+        labelled: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the weighted sum over outputs (a scalar, fp32).
+
+        Args:
+            logits: (B, K, ...) per output, finest first.
+            targets: as many, of the same spatial shapes.
+            valid: (B, 1, ...) bool on the HR grid.
+            labelled: (B,) bool, the samples that count, None for all; 0 if none does.
 
         Raises:
             ValueError: if outputs and targets differ in number or in spatial shape.
         """
-        shapes = [tuple(out.shape[2:]) for out in logits]
-        wanted = [tuple(target.shape[2:]) for target in targets]
-        if shapes != wanted:
-            raise ValueError(f"segmentation outputs have shapes {shapes}, targets {wanted}.")
-        weights = deep_supervision_weights(len(logits), keep_all=self.keep_all)
-        terms = [
-            weight * self.compound(out.float(), masked_target(target, valid, self.label_manager))
-            for weight, out, target in zip(weights, logits, targets, strict=True)
-            if weight > 0
-        ]
-        return torch.stack(terms).sum()
+        check_shapes(logits, targets)
+        if labelled is not None:
+            if self.gathers:  # every process must bring as many samples
+                valid = valid & per_sample(labelled, valid)
+            elif not labelled.any():
+                return zero_of(*logits)
+            else:  # masked samples would still count in the mean over Dice scores
+                logits, targets = ([one[labelled] for one in many] for many in (logits, targets))
+                valid = valid[labelled]
+        return supervised(
+            lambda out, target: self.compound(
+                out.float(), masked_target(target, valid, self.label_manager)
+            ),
+            logits,
+            targets,
+            keep_all=self.keep_all,
+        )
+
+
+def check_shapes(logits: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
+    """Raise ValueError if outputs and targets differ in number or in spatial shape."""
+    shapes = [tuple(out.shape[2:]) for out in logits]
+    wanted = [tuple(target.shape[2:]) for target in targets]
+    if shapes != wanted:
+        raise ValueError(f"segmentation outputs have shapes {shapes}, targets {wanted}.")
+
+
+def supervised(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    logits: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    *,
+    keep_all: bool,
+) -> torch.Tensor:
+    """Return the sum of `loss` over outputs and targets, weighted as in nnU-Net."""
+    weights = deep_supervision_weights(len(logits), keep_all=keep_all)
+    terms = [
+        weight * loss(out, target)
+        for weight, out, target in zip(weights, logits, targets, strict=True)
+        if weight > 0
+    ]
+    return torch.stack(terms).sum()
 
 
 def dice_ce_term(context: LossContext) -> Term:
@@ -117,4 +157,6 @@ def dice_ce_term(context: LossContext) -> Term:
     loss = DiceAndCrossEntropy(
         context.label_manager, batch_dice=context.batch_dice, ddp=context.ddp
     )
-    return lambda output, batch: loss(output.seg, batch["target"], batch["valid"])
+    return lambda output, batch: loss(
+        output.seg, batch["target"], batch["valid"], batch.get("labelled")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from srseg.training.losses.counted import hr_truth
 from srseg.training.losses.terms import LossContext, Term
 
 
@@ -29,4 +30,4 @@ def masked_l1(sr_image: torch.Tensor, hr_image: torch.Tensor, valid: torch.Tenso
 
 def l1_term(context: LossContext) -> Term:
     """Return the term `sr_l1`."""
-    return lambda output, batch: masked_l1(output.sr, batch["hr"], batch["valid"])
+    return lambda output, batch: masked_l1(output.sr, *hr_truth(batch))
