@@ -29,6 +29,7 @@ from srseg.inference.model_folder import (
     rebuilt_network,
 )
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.preprocessing.lr_case import target_spacing
 
 logger = logging.getLogger(__name__)
 
@@ -231,8 +232,8 @@ class Predictor:
             self.configuration_manager,
             self.dataset_json,
         )
-        planned = self.configuration_manager.spacing
-        native = self.plans_manager.planned(properties["spacing"])[-len(planned) :]
+        native = self.plans_manager.planned(properties["spacing"])
+        planned = target_spacing(native, self.configuration_manager)
         if any(mm < _FINER_THAN_PLANNED * p for mm, p in zip(native, planned, strict=True)):
             logger.warning(
                 "%s is finer (%s mm) than the images this model is for (%s mm): detail is lost.",

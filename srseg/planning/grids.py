@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nnunetv2.configuration import ANISO_THRESHOLD
 
 from srseg.planning.scale_rule import (
+    NO_SPACING,
     Scale,
     ScaleChoice,
     choose_scale,
     scale_of_lr_spacing,
     scale_of_pairs,
 )
+from srseg.preprocessing.lr_case import KEPT_RATIO
 
 _EQUAL_SPACING = 0.99
 
@@ -102,10 +105,24 @@ class Cases:
         """Return the shapes resampled to a spacing, one row a case."""
         return np.round(self.shapes * self.spacings / hr_spacing).astype(int)
 
-    def lr_shapes(self, hr_spacing: Sequence[float], scale: Sequence[int]) -> np.ndarray:
+    def lr_shapes(
+        self, hr_spacing: Sequence[float], scale: Sequence[int], native_axes: Sequence[int] = ()
+    ) -> np.ndarray:
         """Return the LR shapes that preprocessing will give, one row a case."""
         padded = np.ceil(self.shapes / scale)  # in native LR voxels
-        return np.maximum(np.round(padded * self.spacings / hr_spacing), 1).astype(int)
+        zoom = self.resampled_spacings(hr_spacing, native_axes) / hr_spacing
+        return np.maximum(np.round(padded * zoom), 1).astype(int)
+
+    def resampled_spacings(
+        self, hr_spacing: Sequence[float], native_axes: Sequence[int]
+    ) -> np.ndarray:
+        """Return the spacings, the planned one where a case keeps its own slices."""
+        spacings = self.spacings.copy()
+        for axis in native_axes:
+            zoom = spacings[:, axis] / hr_spacing[axis]
+            kept = (zoom >= 1 / KEPT_RATIO) & (zoom <= KEPT_RATIO)
+            spacings[kept, axis] = hr_spacing[axis]
+        return spacings
 
     def check_scale(self, scale: Scale) -> None:
         """Refuse a scale with an image smaller than it.
@@ -131,17 +148,24 @@ class PlannedGrids:
         choice: the scale and why.
         cases: what the plans are made for.
         transpose: the reader's axis of every axis of the plans; the slice axis comes first.
+        native_axes: along which cases keep their own slices.
     """
 
     hr_spacing: tuple[float, float, float]
     choice: ScaleChoice
     cases: Cases
     transpose: tuple[int, int, int]
+    native_axes: tuple[int, ...] = ()
 
     @property
     def planned_scale(self) -> Scale:
         """The scale in plan order."""
         return tuple(self.choice.scale[axis] for axis in self.transpose)
+
+    @property
+    def planned_native_axes(self) -> list[int]:
+        """`native_axes` in plan order."""
+        return [i for i, axis in enumerate(self.transpose) if axis in self.native_axes]
 
     @property
     def planned_lr_spacing(self) -> tuple[float, ...]:
@@ -151,7 +175,7 @@ class PlannedGrids:
     @property
     def planned_lr_shapes(self) -> np.ndarray:
         """LR voxels of every case (rows) in plan order."""
-        shapes = self.cases.lr_shapes(self.hr_spacing, self.choice.scale)
+        shapes = self.cases.lr_shapes(self.hr_spacing, self.choice.scale, self.native_axes)
         return shapes[:, list(self.transpose)]
 
     @property
@@ -206,8 +230,37 @@ def plan_grids(
             )
         cases.check_scale(choice.scale)
     hr_spacing = tuple(float(mm) for mm in hr_spacing)
+    native_axes: tuple[int, ...] = ()
+    if wishes.lr_spacing is None and wishes.hr_spacing is None:
+        hr_spacing, native_axes = keep_slices(hr_spacing, choice.scale, cases)
     order = (0, 1, 2) if suppress_transpose else slice_axis_first(hr_spacing, choice.scale)
-    return PlannedGrids(hr_spacing, choice, cases, order)
+    return PlannedGrids(hr_spacing, choice, cases, order, native_axes)
+
+
+def keep_slices(
+    hr_spacing: tuple[float, ...], scale: Scale, cases: Cases
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return the HR spacing, with the median where slices are kept, and the axes of such slices.
+
+    Along an axis that is not refined, of slices so far apart that nnU-Net would treat it apart too
+    (three times the other spacings), interpolated slices hold nothing that was measured: an SR
+    image made of them loses what it gained on the way back to the image's own slices. Every case
+    then keeps its own.
+
+    Args:
+        hr_spacing: mm, by nnU-Net's rule, which takes the finest tenth along such an axis.
+        scale: refinement per axis.
+        cases: of the dataset.
+    """
+    median_mm = np.median(cases.spacings, axis=0)
+    spacing, kept = list(hr_spacing), []
+    for axis in range(3):
+        others = max(median_mm[i] for i in range(3) if i != axis)
+        far_apart = ANISO_THRESHOLD * others <= median_mm[axis] < NO_SPACING
+        if scale[axis] == 1 and far_apart and cases.shapes[:, axis].max() > 1:
+            spacing[axis] = float(median_mm[axis])
+            kept.append(axis)
+    return tuple(spacing), tuple(kept)
 
 
 def slice_axis_first(hr_spacing: Sequence[float], scale: Sequence[int]) -> tuple[int, int, int]:

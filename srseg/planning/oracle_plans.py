@@ -53,7 +53,9 @@ class OraclePlanner(ExperimentPlanner):
         self.plans_identifier = oracle_plans_name(plans_name)
         self.dataset_fingerprint = {
             **self.dataset_fingerprint,
-            "spacings": grids.cases.spacings.tolist(),
+            "spacings": grids.cases.resampled_spacings(
+                grids.hr_spacing, grids.native_axes
+            ).tolist(),
             "shapes_after_crop": grids.cases.shapes.tolist(),
         }
         self.lowres_creation_threshold = 0  # there is no data for a cascade

@@ -206,6 +206,8 @@ class SRSegPlanner(ExperimentPlanner):
         plan |= {f"resampling_fn_{key}": name for key, name in _RESAMPLING.items()}
         plan |= {f"resampling_fn_{key}_kwargs": {} for key in _RESAMPLING}
         by_cases = round(MAX_DATASET_COVERED * lr_voxels / prod(plan["patch_size"]))
+        if num_axes == 3 and self.grids.native_axes:
+            plan["native_axes"] = self.grids.planned_native_axes
         return plan | {
             "architecture": architecture,
             "scale": self._scale,

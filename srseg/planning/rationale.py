@@ -36,6 +36,11 @@ def spacing(grids: PlannedGrids, wishes: Wishes, block: Mapping[str, Any]) -> st
         finer = [_AXES[i] for i in range(3) if grids.hr_spacing[i] < 0.999 * median_mm[i]]
         if finer:
             source += f" (along {', '.join(finer)} that of the finest tenth, as slices are thick)"
+    if grids.native_axes:
+        along = ", ".join(_AXES[i] for i in grids.native_axes)
+        source += (
+            f"; slices along {along} are far apart and not refined, so every case keeps its own"
+        )
     axes = "Z, Y, X" if max(grids.hr_spacing) < NO_SPACING else "Y, X"
     text = f"{in_mm(grids.hr_spacing)} HR, {in_mm(lr_mm)} LR ({axes}); {source}."
     for axis, count in zip(_AXES, block["interpolated_cases"], strict=True):

@@ -55,6 +55,11 @@ class SRSegConfigurationManager(ConfigurationManager):
         return tuple(int(n) * s for n, s in zip(self.patch_size, self.scale, strict=True))
 
     @property
+    def native_axes(self) -> tuple[int, ...]:
+        """Axes along which images keep their own slices, unless far from the planned spacing."""
+        return tuple(self.configuration.get("native_axes", ()))
+
+    @property
     def degradation(self) -> dict:
         """JSON of the degradation's spec, three axes in plan order."""
         return self.configuration["degradation"]

@@ -16,6 +16,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.intensity import IntensityMap, apply_maps, intensity_maps
 
+KEPT_RATIO = 2.01  # of native to planned slice distance; 5 mm and 10 mm are meant to be in it
 NONZERO, OUTSIDE = 0, -1  # nnU-Net's labels in and out of the non-zero mask
 
 
@@ -34,7 +35,7 @@ class LRCase:
         box: [start, stop) per axis: the part of the native LR grid that was kept.
         native_shape: voxels of the native LR grid before the crop.
         native_spacing: its spacing in mm.
-        spacing: mm of `image`'s grid as planned (a 2d configuration keeps the native slices).
+        spacing: mm of `image`'s grid: as planned, but see `target_spacing`.
     """
 
     image: np.ndarray
@@ -72,9 +73,7 @@ def prepare_lr(
         configuration_manager: for the spacing and the normalisation.
     """
     cropped, nonzero, box = crop_to_nonzero(lr_image)
-    spacing = tuple(float(mm) for mm in configuration_manager.spacing)
-    if len(spacing) == 2:
-        spacing = (float(native_spacing[0]), *spacing)
+    spacing = target_spacing(native_spacing, configuration_manager)
     # at least one voxel: a much coarser input must not vanish
     new_shape = np.maximum(compute_new_shape(cropped.shape[1:], native_spacing, spacing), 1)
     maps = intensity_maps(
@@ -96,6 +95,25 @@ def prepare_lr(
         native_spacing=tuple(float(mm) for mm in native_spacing),
         spacing=spacing,
     )
+
+
+def target_spacing(
+    native_spacing: Sequence[float], configuration_manager: SRSegConfigurationManager
+) -> tuple[float, ...]:
+    """Return the LR spacing in mm that an image of `native_spacing` is resampled to.
+
+    A 2d configuration keeps the slices. So do the plans' `native_axes`: slices far apart are not
+    interpolated, for nothing between them is known and what is made of the interpolated ones does
+    not survive the way back. Only slices over twice or under half as far apart are.
+    """
+    planned = [float(mm) for mm in configuration_manager.spacing]
+    if len(planned) == 2:
+        return (float(native_spacing[0]), *planned)
+    for axis in configuration_manager.native_axes:
+        ratio = float(native_spacing[axis]) / planned[axis]
+        if 1 / KEPT_RATIO <= ratio <= KEPT_RATIO:
+            planned[axis] = float(native_spacing[axis])
+    return tuple(planned)
 
 
 def stored_frame(lr_case: LRCase, scale: Sequence[int], dtypes: Sequence[str]) -> dict:

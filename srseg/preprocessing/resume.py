@@ -25,6 +25,7 @@ _CONFIGURATION_KEYS = (
     "spacing",
     "scale",
     "hr_spacing",
+    "native_axes",
     "degradation",
     "normalization_schemes",
     "use_mask_for_norm",

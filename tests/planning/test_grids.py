@@ -41,7 +41,8 @@ def test_rule():
 def test_lr_shapes_are_those_that_preprocessing_makes():
     lr_shapes = planned(fingerprint()).planned_lr_shapes
     # the second case: 35 voxels are padded to 18 LR voxels of 2.0 mm, which are 20 of 1.8 mm
-    assert lr_shapes.tolist() == [[7, 17, 15], [8, 20, 15], [12, 18, 18]]
+    # the third keeps its 9 slices of 4 mm
+    assert lr_shapes.tolist() == [[7, 17, 15], [8, 20, 15], [9, 18, 17]]
     assert planned(fingerprint()).planned_lr_median == (8, 18, 15)
 
 
@@ -61,7 +62,35 @@ def test_user_scale():
     grids = planned(fingerprint(), Wishes(scale=(1, 1, 1)))
     assert grids.choice.scale == (1, 1, 1)
     assert "-scale" in grids.choice.reason
-    assert grids.planned_lr_shapes.tolist() == [[7, 33, 30], [8, 39, 29], [12, 36, 35]]
+    assert grids.planned_lr_shapes.tolist() == [[7, 33, 30], [8, 39, 29], [9, 36, 35]]
+
+
+def test_slices_far_apart_are_kept_and_their_median_distance_is_planned():
+    grids = planned(fingerprint(), target_spacing=lambda cases: (2.0, 0.9, 0.8))
+    assert (grids.native_axes, grids.planned_native_axes) == ((0,), [0])
+    assert grids.hr_spacing == (3.0, 0.9, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "spacings"),
+    [
+        (Wishes(hr_spacing=(3.0, 0.9, 0.8)), SPACINGS),  # the user has said so
+        (Wishes(scale=(2, 1, 1)), SPACINGS),  # refined
+        (Wishes(), [[2.5, 0.9, 0.8]] * 3),  # not far apart
+        (Wishes(), [[999.0, 0.9, 0.8]] * 3),  # 2-D
+    ],
+    ids=["asked", "refined", "near", "2-D"],
+)
+def test_other_axes_are_resampled(wishes, spacings):
+    content = {**fingerprint(), "spacings": spacings}
+    grids = planned(content, wishes, target_spacing=lambda cases: (2.5, 0.9, 0.8))
+    assert grids.native_axes == ()
+    assert grids.hr_spacing == (2.5, 0.9, 0.8)
+
+
+def test_slices_over_twice_as_far_apart_are_resampled():
+    content = {**fingerprint(), "spacings": [[3.0, 0.9, 0.8], [3.0, 0.9, 0.8], [9.0, 0.9, 0.8]]}
+    assert planned(content).planned_lr_shapes[:, 0].tolist() == [7, 8, 27]
 
 
 def test_user_lr_spacing():

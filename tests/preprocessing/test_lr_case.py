@@ -45,6 +45,21 @@ def test_another_spacing_is_resampled_over_the_same_field_of_view():
     assert case.spacing == SPACING
 
 
+@pytest.mark.parametrize(
+    ("native_mm", "slices", "spacing_mm"),
+    [(2.0, 5, 2.0), (10.0, 5, 10.0), (10.2, 10, 5.0), (2.4, 2, 5.0)],
+)
+def test_native_axes_keep_their_slices_near_the_planned_spacing(native_mm, slices, spacing_mm):
+    plans = hand_plans(SPACING, (1, 1, 1), normalization=["ZScoreNormalization"] * 2)
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration |= {"native_axes": [0], "spacing": [5.0, 1.5, 1.0]}
+    if native_mm == 2.0:
+        configuration["spacing"][0] = 4.0
+    case = prepare_lr(lr_volume(border=1), (native_mm, 1.5, 1.0), *managers(plans))
+    assert case.shape == (slices, 10, 8)
+    assert case.spacing == (spacing_mm, 1.5, 1.0)
+
+
 def test_a_much_finer_input_keeps_a_voxel():
     assert prepare(lr_volume(), (0.1, 0.1, 0.1)).shape == (1, 1, 1)
 
