@@ -63,6 +63,7 @@ class Predictor:
         settings: PredictionSettings | None = None,
     ) -> None:
         self.plans_manager = plans_manager
+        configuration_manager = configuration_manager.as_read()
         self.configuration_manager = configuration_manager
         self.dataset_json = dict(dataset_json)
         self.label_manager = plans_manager.get_label_manager(self.dataset_json)

@@ -70,6 +70,32 @@ class SRSegConfigurationManager(ConfigurationManager):
         return bool(self.configuration.get("patch_free", False))
 
     @property
+    def input(self) -> str:
+        """Which image the network reads: "lr", or "hr" for an upper bound that sees the truth."""
+        return self.configuration.get("input", "lr")
+
+    def as_read(self) -> SRSegConfigurationManager:
+        """Return the configuration as prediction sees it: on the grid of the network's input.
+
+        A network that reads HR images refines nothing, so its LR grid is the HR grid.
+        """
+        if self.input == "lr":
+            return self
+        identity = {"operator": "identity", "options": {}}
+        degradation = {"axes": [identity] * 3, "randomised": None, "noise": None}
+        return SRSegConfigurationManager(
+            self.configuration
+            | {
+                "input": "lr",
+                "spacing": self.hr_spacing,
+                "patch_size": list(self.hr_patch_size),
+                "scale": [1] * len(self.scale),
+                "degradation": {**self.degradation, **degradation},
+                "patch_free": False,
+            }
+        )
+
+    @property
     def rationale(self) -> dict[str, str]:
         """In words: why each number was chosen."""
         return dict(self.configuration.get("rationale", {}))

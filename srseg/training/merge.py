@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
+from math import lcm
 from typing import Any
 
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.label_handling.label_handling import (
+    LabelManager,
+    determine_num_input_channels,
+)
 
-from srseg.networks.build import build_network
+from srseg.networks.build import build_network, resolve_module_class
 from srseg.planning.memory_model import MemoryModel
-from srseg.plans.managers import SRSegPlansManager
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.training.losses.joint import SR_TERMS
 from srseg.training.method import Method
+from srseg.training.topology import hr_topology
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +44,13 @@ def merged_plans(
             network without an SR head.
     """
     manager = plans_manager.get_configuration(configuration)
+    labels = plans_manager.get_label_manager(dataset_json)
     merged = deepcopy(manager.configuration)
     merged.pop("inherits_from", None)
-    architecture = merged["architecture"]
-    planned_architecture = deepcopy(architecture)
-    if "network_class_name" in method.network:
-        architecture["network_class_name"] = method.network["network_class_name"]
-    architecture["arch_kwargs"].update(method.network.get("arch_kwargs", {}))
+    planned_architecture = deepcopy(merged["architecture"])
+    architecture = merged["architecture"] = _architecture(manager, method, labels)
+    if method.input != "lr":
+        merged["input"] = method.input
     if not architecture["arch_kwargs"].get("sr_head", True) and SR_TERMS & set(method.losses):
         raise ValueError(
             f"method '{method.name}' has the SR loss terms {sorted(SR_TERMS & set(method.losses))} "
@@ -53,9 +60,37 @@ def merged_plans(
     plans["configurations"] = {configuration: merged}
     if architecture != planned_architecture:
         channels = determine_num_input_channels(plans_manager, manager, dataset_json)
-        classes = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-        _fit_memory(merged, planned_architecture, MemoryModel(channels, classes))
+        _fit_memory(
+            merged, planned_architecture, MemoryModel(channels, labels.num_segmentation_heads)
+        )
     return plans
+
+
+def _architecture(
+    manager: SRSegConfigurationManager, method: Method, labels: LabelManager
+) -> dict[str, Any]:
+    """Return the method's architecture on the planned one, and what it must know of the data.
+
+    Networks are rebuilt from the plans alone, so one that takes `degradation`, `hr_spacing` or
+    `region_based` finds them in its arguments.
+    """
+    architecture = deepcopy(manager.configuration["architecture"])
+    if "network_class_name" in method.network:
+        architecture["network_class_name"] = method.network["network_class_name"]
+    kwargs = architecture["arch_kwargs"]
+    if method.network.get("topology", method.input) == "hr":
+        kwargs = hr_topology(kwargs, manager.scale, manager.hr_spacing)
+    if method.input == "hr":
+        kwargs = {**kwargs, "scale": [1] * len(manager.scale), "sr_head": False}
+    known = inspect.signature(resolve_module_class(architecture["network_class_name"])).parameters
+    of_the_data = {
+        "degradation": manager.degradation,
+        "hr_spacing": manager.hr_spacing,
+        "region_based": labels.has_regions,
+    }
+    kwargs |= {name: value for name, value in of_the_data.items() if name in known}
+    architecture["arch_kwargs"] = kwargs | method.network.get("arch_kwargs", {})
+    return architecture
 
 
 def _fit_memory(
@@ -66,12 +101,19 @@ def _fit_memory(
     architecture = merged["architecture"]
     patch, batch = planned
     budget = batch * memory.elements(planned_architecture, patch)
-    while batch > 1 and batch * memory.elements(architecture, patch) > budget:
+    factors = merged["scale"] if merged.get("input") == "hr" else [1] * len(patch)
+
+    def elements(lr_patch: Sequence[int]) -> int:
+        read = [n * factor for n, factor in zip(lr_patch, factors, strict=True)]
+        return memory.elements(architecture, read)
+
+    while batch > 1 and batch * elements(patch) > budget:
         batch -= 1
-    divisor = build_network(
-        architecture, memory.num_channels, memory.num_classes, device="meta"
-    ).lr_divisor
-    while batch * memory.elements(architecture, patch) > budget:
+    network = build_network(architecture, memory.num_channels, memory.num_classes, device="meta")
+    divisor = [
+        lcm(d, factor) // factor for d, factor in zip(network.lr_divisor, factors, strict=True)
+    ]
+    while batch * elements(patch) > budget:
         axes = [axis for axis, (n, d) in enumerate(zip(patch, divisor, strict=True)) if n > d]
         if not axes:
             raise ValueError(

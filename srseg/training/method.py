@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
-INPUTS = ("lr",)
+INPUTS = ("lr", "hr")
+TOPOLOGIES = ("lr", "hr")
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
-_OPTIONAL = ("description", "input", "network", "augmentation")
+_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,12 @@ class Method:
         trainer: name of the trainer class.
         losses: term name -> options; `weight` is a number or a schedule.
         optimizer: name and options of the optimiser.
-        input: what the network reads, one of `INPUTS`.
-        network: overrides of the planned architecture: `network_class_name` and `arch_kwargs`.
+        input: what the network reads, one of `INPUTS`; "hr" is an upper bound, no method to use.
+        network: overrides of the planned architecture: `network_class_name`, `arch_kwargs`, and
+            `topology`, the grid the planned trunk is laid on ("lr", or "hr" with one stage more).
         augmentation: options of the loader's augmentation.
+        unlabelled: empty for labelled cases only, or `fraction`, the share of a batch's samples
+            that show cases without labels.
         description: one sentence for people.
     """
 
@@ -41,12 +45,14 @@ class Method:
     input: str = "lr"
     network: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Mapping[str, Any] = field(default_factory=dict)
+    unlabelled: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content; `method_from_json` inverts it exactly."""
         keys = ("name", "description", "trainer", "input", "network", "losses", "optimizer")
-        return {key: getattr(self, key) for key in (*keys, "augmentation")}
+        content = {key: getattr(self, key) for key in (*keys, "augmentation")}
+        return content | ({"unlabelled": self.unlabelled} if self.unlabelled else {})
 
 
 def method_from_json(content: Mapping[str, Any], source: str = "method") -> Method:
@@ -68,15 +74,35 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
         raise ValueError(f"{source}: the name '{method.name}' must be non-empty, without __ or /.")
     if method.input not in INPUTS:
         raise ValueError(f"{source}: unknown input '{method.input}'; known: {', '.join(INPUTS)}.")
-    unknown_network = sorted(set(method.network) - {"network_class_name", "arch_kwargs"})
+    known = ("network_class_name", "arch_kwargs", "topology")
+    unknown_network = sorted(set(method.network) - set(known))
     if unknown_network:
         raise ValueError(
-            f"{source}: unknown keys {unknown_network} in network; "
-            "known: network_class_name, arch_kwargs."
+            f"{source}: unknown keys {unknown_network} in network; known: {', '.join(known)}."
+        )
+    topology = method.network.get("topology", method.input)
+    if topology not in TOPOLOGIES:
+        raise ValueError(
+            f"{source}: unknown topology '{topology}'; known: {', '.join(TOPOLOGIES)}."
         )
     if not method.losses:
         raise ValueError(f"{source}: losses is empty; give at least one term.")
+    if "unlabelled" in content:
+        _check_unlabelled(method.unlabelled, source)
     return method
+
+
+def _check_unlabelled(options: Any, source: str) -> None:
+    fraction = options.get("fraction") if isinstance(options, Mapping) else None
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    unknown = sorted(set(options) - {"fraction"}) if isinstance(options, Mapping) else []
+    if unknown:
+        raise ValueError(f"{source}: unknown keys {unknown} in unlabelled; known: fraction.")
+    if not is_number or not 0 < fraction < 1:
+        raise ValueError(
+            f"{source}: unlabelled is {options!r}; it must hold a fraction between 0 and 1, the "
+            "share of samples without labels."
+        )
 
 
 def known_methods() -> list[str]:

@@ -30,12 +30,11 @@ from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
 from srseg.networks.build import build_network
-from srseg.networks.joint_unet import deep_supervision_scales
 from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
-from srseg.training.data import fold_batches, samples_of_rank
+from srseg.training.data import fold_batches, samples_of_rank, unlabelled_dataset
 from srseg.training.losses.joint import JointLoss, LossContext
 from srseg.training.method import Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
@@ -141,8 +140,7 @@ class SRSegTrainer(nnUNetTrainer):
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
             return None
-        manager = self.configuration_manager
-        return deep_supervision_scales(manager.pool_op_kernel_sizes, manager.scale)
+        return self.unwrapped_network().output_scales
 
     def _build_loss(self) -> JointLoss:
         manager = self.configuration_manager
@@ -176,6 +174,7 @@ class SRSegTrainer(nnUNetTrainer):
             position=(self.current_epoch, self.iteration),
             modality=self.plans_manager.plans["modality"],
             pin_memory=self.device.type == "cuda",
+            unlabelled=unlabelled_dataset(self.preprocessed_dataset_folder, self.method),
             label_manager=self.label_manager,
             batch_size=self.batch_size,
             samples=samples_of_rank(self.batch_size, rank, world_size),
@@ -290,6 +289,10 @@ class SRSegTrainer(nnUNetTrainer):
 
         return {key: move(value) for key, value in batch.items()}
 
+    def _network_input(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the image that the method's network reads."""
+        return batch["hr" if self.configuration_manager.input == "hr" else "data"]
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one optimiser step; return the loss and its terms.
 
@@ -300,7 +303,7 @@ class SRSegTrainer(nnUNetTrainer):
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         with self.profile.autocast(self.device):
-            output = self.network(batch["data"])
+            output = self.network(self._network_input(batch))
         loss, terms = self.loss(output, batch, self._progress())
         values = {name: float(value) for name, value in terms.items()}
         if not np.isfinite(float(loss.detach())):
@@ -324,7 +327,7 @@ class SRSegTrainer(nnUNetTrainer):
         """Return loss, terms, hard Dice counts and squared SR errors of one batch."""
         batch = self._to_device(batch)
         with self.profile.autocast(self.device):
-            output = self.network(batch["data"])
+            output = self.network(self._network_input(batch))
         loss, terms = self.loss(output, batch, self._progress())
         finest = batch["target"][0]
         return {

@@ -108,7 +108,9 @@ def predict_cases(request: ValidationRequest) -> dict[str, dict[str, float]]:
         logger.info("validating %s (%d of %d)", case, number, len(request.dataset.identifiers))
         hr_image, _, _, properties = request.dataset.load_case(case)
         lr_image = np.asarray(request.dataset.load_lr(case)[:])
-        logits, sr_image = predictor.predict_preprocessed(torch.from_numpy(lr_image))
+        reads_hr = request.configuration_manager.input == "hr"
+        image = np.asarray(hr_image[:]) if reads_hr else lr_image
+        logits, sr_image = predictor.predict_preprocessed(torch.from_numpy(image))
         predictor.export_case(
             case,
             logits,

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from srseg.networks.build import build_network
 from srseg.planning.memory_model import MemoryModel
-from srseg.plans.managers import load_plans
+from srseg.plans.managers import SRSegPlansManager, load_plans
 from srseg.training.merge import merged_plans
 from srseg.training.method import load_method, method_from_json
+from srseg.training.topology import hr_topology
 
 
 @pytest.fixture
@@ -60,3 +64,57 @@ def test_an_unknown_option_is_named(plans):
     manager, dataset_json = plans
     with pytest.raises(ValueError, match="hr_widht"):
         merged_plans(manager, "3d_fullres", method_with(hr_widht=8), dataset_json)
+
+
+def hr_method(**changes):
+    content = load_method("SRSegTrainer").to_json()
+    content |= {"input": "hr", "losses": {"dice_ce": {"weight": 1.0}}, **changes}
+    return method_from_json(content)
+
+
+def test_a_method_that_reads_hr_images_gets_the_trunk_on_their_grid(plans):
+    manager, dataset_json = plans
+    planned = manager.get_configuration("3d_fullres")
+    plans_dict = merged_plans(manager, "3d_fullres", hr_method(), dataset_json)
+    merged = SRSegPlansManager(plans_dict).get_configuration("3d_fullres")
+    assert (merged.input, merged.scale) == ("hr", planned.scale)
+    kwargs = merged.configuration["architecture"]["arch_kwargs"]
+    before = planned.configuration["architecture"]["arch_kwargs"]
+    assert kwargs["n_stages"] == before["n_stages"] + 1
+    assert kwargs["strides"] == [[1, 1, 1], list(planned.scale), *before["strides"][1:]]
+    assert kwargs["features_per_stage"][0] == before["features_per_stage"][0]
+    assert (kwargs["scale"], kwargs["sr_head"]) == ([1, 1, 1], False)
+
+    read = merged.as_read()
+    assert read.scale == (1, 1, 1)
+    assert tuple(read.patch_size) == merged.hr_patch_size
+    assert list(read.spacing) == merged.hr_spacing
+    network = build_network(merged.configuration["architecture"], 1, 3)
+    image = torch.zeros(1, 1, *read.patch_size)
+    assert network(image).seg[0].shape == (1, 3, *merged.hr_patch_size)
+
+
+def test_a_configuration_that_reads_lr_images_is_read_as_it_is(plans):
+    manager = plans[0].get_configuration("3d_fullres")
+    assert manager.input == "lr"
+    assert manager.as_read() is manager
+
+
+@pytest.mark.parametrize("scale", [(2, 2, 2), (1, 2, 2), (3, 1, 1)])
+def test_every_lr_patch_fits_the_hr_topology(scale):
+    lr = {
+        "n_stages": 3, "features_per_stage": [32, 64, 128], "n_conv_per_stage": [2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2], "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    }  # fmt: skip
+    hr = hr_topology(lr, scale, (3.0, 1.4, 1.4))
+    assert hr["n_stages"] == 4 == len(hr["strides"]) == len(hr["kernel_sizes"])
+    assert hr["features_per_stage"] == [32, 64, 128, 256]
+    assert hr["kernel_sizes"][0] == [1, 3, 3]
+    below = np.prod(lr["strides"], axis=0) * scale
+    assert np.prod(hr["strides"], axis=0).tolist() == below.tolist()
+    assert len(hr["n_conv_per_stage_decoder"]) == 3
+
+
+def test_no_refinement_needs_no_other_topology():
+    assert hr_topology({"n_stages": 3}, (1, 1, 1), (1.0, 1.0, 1.0)) == {"n_stages": 3}

@@ -37,8 +37,9 @@ def test_unknown_method_lists_the_known():
     [
         ({"lossses": {}}, r"unknown keys \['lossses'\]"),
         ({"name": "a__b"}, "without __"),
-        ({"input": "hr"}, "unknown input 'hr'; known: lr"),
+        ({"input": "hq"}, "unknown input 'hq'; known: lr, hr"),
         ({"network": {"clas": 1}}, r"unknown keys \['clas'\] in network"),
+        ({"network": {"topology": "mr"}}, "unknown topology .mr.; known: lr, hr"),
         ({"losses": {}}, "at least one term"),
     ],
 )
