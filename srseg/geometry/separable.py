@@ -79,12 +79,13 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 
 @lru_cache(maxsize=256)
 def interpolation_matrix(
-    n_in: int, n_out: int, *, kind: str = "linear", antialias: bool = True
+    n_in: int, n_out: int, *, kind: str = "linear", antialias: bool = True, least_width: float = 1.0
 ) -> torch.Tensor:
     """Return the (n_out, n_in) float64 matrix that resamples an axis over the same field of view.
 
     Samples outside the axis repeat its edge. When the axis shrinks and `antialias` is set, the
-    kernel is widened by n_in / n_out, so that what the coarser grid cannot hold is removed.
+    kernel is widened by n_in / n_out, so that what the coarser grid cannot hold is removed; it is
+    widened by `least_width` in any case, above 1 it smooths. "nearest" is never widened.
     The result is cached: do not write into it.
 
     Raises:
@@ -94,7 +95,7 @@ def interpolation_matrix(
         raise ValueError(f"unknown interpolation '{kind}'; known: {', '.join(sorted(_KERNELS))}.")
     kernel, support = _KERNELS[kind]
     step = n_in / n_out
-    width = step if antialias and kind != "nearest" and step > 1 else 1.0
+    width = max(least_width, step if antialias else 1.0) if kind != "nearest" else 1.0
     centres = (np.arange(n_out) + 0.5) * step - 0.5
     reach = int(np.ceil(support * width)) + 1
     # integer neighbours of each centre, clamped to the edge: clamped weights add up

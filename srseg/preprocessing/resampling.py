@@ -1,7 +1,11 @@
 """Resampling between grids over one field of view, with the signature nnU-Net's managers call.
 
-Anti-aliased when an axis shrinks, and the same kernel along every axis: nnU-Net's default
-aliases, and repeats slices along thick axes, both of which super-resolution would learn.
+Images are anti-aliased when an axis shrinks, and have the same kernel along every axis: nnU-Net's
+default aliases, and repeats slices along thick axes, both of which super-resolution would learn.
+
+Labels are not: where the largest share wins, a low-pass shrinks what bulges and loses what is thin
+(a linear one took 10 % off balls of three coarse voxels' radius). Keys' cubic kernel has no second
+moment, so curved surfaces stay where they are, whichever way they bend.
 """
 
 from __future__ import annotations
@@ -13,6 +17,12 @@ import torch
 from scipy.ndimage import find_objects
 
 from srseg.geometry.separable import apply_separable, interpolation_matrix, resample
+
+# Of the kernel for labels, in their own voxels. At 1 it repeats the steps of the surface as drawn;
+# beyond 1.6 a sheet one voxel thin has less than half the share at factor 2, and vanishes.
+_LABEL_WIDTH = 1.25
+# Voxels by which samples are off their place: enough to decide ties, too little to decide more.
+_HAIR = 1e-3
 
 
 def resample_image(
@@ -47,8 +57,11 @@ def resample_segmentation(
 ) -> np.ndarray:
     """Return a label map resampled to `new_shape` over the same field of view.
 
-    Each label's mask is resampled linearly (anti-aliased) inside the box it can reach; the label
-    with the largest share of a voxel wins, the lower one in a tie.
+    Each label's mask is interpolated (cubic, not anti-aliased) inside the box it can reach, and the
+    label with the largest share at a voxel's centre wins. An axis that keeps its number of voxels
+    is left alone. A tie is decided a hair further from the middle of the grid: flips commute, the
+    two faces of a structure move the same way, and its number does not count. In the very middle
+    and on diagonals, where that decides nothing, the higher label wins, as with nnU-Net.
 
     Args:
         data: (1, Z, Y, X) labels, negative ones (outside the non-zero crop) allowed.
@@ -59,14 +72,25 @@ def resample_segmentation(
     new_shape = tuple(int(n) for n in new_shape)
     if data.shape[1:] == new_shape:
         return data
-    matrices = [
-        interpolation_matrix(old, new, kind="linear").float()
-        for old, new in zip(data.shape[1:], new_shape, strict=True)
-    ]
+    matrices = [_label_matrix(old, new) for old, new in zip(data.shape[1:], new_shape, strict=True)]
     resampled = np.empty((len(data), *new_shape), dtype=data.dtype)
     for channel, labels in enumerate(data):
         resampled[channel] = _largest_share(labels, matrices)
     return resampled
+
+
+def _label_matrix(n_in: int, n_out: int) -> torch.Tensor:
+    """Return the (n_out, n_in) float32 matrix that takes a label's mask along an axis to shares."""
+    if n_in == n_out:
+        return torch.eye(n_in)
+    matrix = interpolation_matrix(
+        n_in, n_out, kind="cubic", antialias=False, least_width=_LABEL_WIDTH
+    )
+    if n_in > 1:
+        slope = torch.from_numpy(np.gradient(np.eye(n_in), axis=0))  # of the axis, per voxel
+        from_middle = torch.arange(n_out) - (n_out - 1) / 2
+        matrix = matrix + _HAIR * from_middle.trunc().sign()[:, None] * (matrix @ slope)
+    return matrix.float()
 
 
 def _largest_share(labels: np.ndarray, matrices: Sequence[torch.Tensor]) -> np.ndarray:
@@ -82,8 +106,8 @@ def _largest_share(labels: np.ndarray, matrices: Sequence[torch.Tensor]) -> np.n
         reached, local = _reach(box, matrices)
         mask = torch.from_numpy((numbers[box] == number).astype(np.float32))
         own = apply_separable(mask, local).numpy()
-        # shares that are equal but for rounding are a tie, which the lower label keeps
-        better = own > share[reached] + 1e-4
+        # shares that are equal but for rounding are a tie, which the higher label gets
+        better = own > share[reached] - 1e-5
         share[reached][better] = own[better]
         winner[reached][better] = number + lowest - 1
     return winner
@@ -97,7 +121,7 @@ def _reach(
     for inside, matrix in zip(box, matrices, strict=True):
         columns = matrix[:, inside]
         rows = torch.nonzero(columns.any(dim=1)).flatten()
-        # linear kernels have no gaps, so the rows reached are one run
+        # one run: a row between two others that the box does not count in does no harm
         run = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
         reached.append(run)
         local.append(columns[run])
