@@ -20,7 +20,7 @@ from srseg.networks.precision import full_precision
 
 
 class HRStage(nn.Module):
-    """Sub-pixel upsampling, a few convolutions and two 1x1 heads; no normalisation.
+    """Sub-pixel upsampling, a few convolutions and a 1x1 head per task; no normalisation.
 
     The sub-pixel step is a transposed convolution with kernel = stride = `scale`. That is the
     1x1 convolution to `width * prod(scale)` channels followed by a pixel shuffle (Shi et al.,
@@ -31,9 +31,9 @@ class HRStage(nn.Module):
 
     Args:
         in_channels: channels of the trunk's finest features.
-        width: channels on the HR grid, which set the cost of the stage; with an SR head the last
+        width: channels on the HR grid, which set the cost of the stage; with both heads the last
             convolution makes half of them for each task.
-        num_classes: channels K of the logits.
+        num_classes: channels K of the logits; 0 builds no segmentation head.
         num_sr_channels: channels C of the SR image; 0 builds no SR head.
         conv_op: `nn.Conv2d` or `nn.Conv3d`.
         scale: refinement per axis; all ones leaves the sub-pixel step out.
@@ -42,7 +42,7 @@ class HRStage(nn.Module):
         nonlin: makes one activation.
 
     Raises:
-        ValueError: if `width` leaves a task no channel.
+        ValueError: if `width` leaves a task no channel, or there is no task.
     """
 
     def __init__(  # every argument is one decision of the plans
@@ -60,9 +60,12 @@ class HRStage(nn.Module):
         nonlin_kwargs: dict | None = None,
     ) -> None:
         super().__init__()
-        if num_sr_channels and width < 2:
+        if not (num_classes or num_sr_channels):
+            raise ValueError("an HR stage needs classes or SR channels, it got 0 of both.")
+        if num_classes and num_sr_channels and width < 2:
             raise ValueError(f"hr_width is {width}; two tasks need at least 2 channels.")
         self.scale, self.kernel_size = tuple(scale), tuple(kernel_size)
+        self.in_channels = in_channels
         self.upsample = None
         channels = in_channels
         if prod(self.scale) > 1:
@@ -80,8 +83,8 @@ class HRStage(nn.Module):
         # The last convolution makes each task's channels apart: where both read the same ones,
         # the segmentation's far larger gradients kept the SR residual from being learnt at all
         # (docs/results.md, "How the tasks share the HR stage").
-        sr_width = width // 2 if num_sr_channels else 0
-        self.seg_head = nn.Linear(width - sr_width, num_classes)
+        sr_width = (width // 2 if num_classes else width) if num_sr_channels else 0
+        self.seg_head = nn.Linear(width - sr_width, num_classes) if num_classes else None
         self.sr_head = nn.Linear(sr_width, num_sr_channels) if num_sr_channels else None
         self.interpolation = Interpolation(self.scale) if num_sr_channels else None
 
@@ -96,8 +99,8 @@ class HRStage(nn.Module):
 
     def forward(
         self, features: torch.Tensor, lr_image: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return float32 logits (B, K, Z, Y, X) and SR image (B, C, Z, Y, X) or None.
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return float32 logits (B, K, Z, Y, X) and SR image (B, C, Z, Y, X), None without head.
 
         Args:
             features: (B, F, z, y, x), the trunk's finest features, or a slab of them.
@@ -106,19 +109,24 @@ class HRStage(nn.Module):
         Raises:
             ValueError: if both cover different regions; they would broadcast silently.
         """
-        if features.shape[2:] != lr_image.shape[2:] or len(features) != len(lr_image):
-            raise ValueError(
-                f"features {tuple(features.shape)} and LR image {tuple(lr_image.shape)} "
-                "must agree in batch and spatial shape."
-            )
+        check_same_region(features, lr_image)
+        return self.heads(self.hidden(features), lr_image)
+
+    def hidden(self, features: torch.Tensor) -> torch.Tensor:
+        """Return what the heads read, (B, width, Z, Y, X), for features (B, F, z, y, x)."""
         hidden = _channels_last_on_cpu(features)
         hidden = hidden if self.upsample is None else self.upsample(hidden)
-        hidden = self.convs(hidden)
+        return self.convs(hidden)
+
+    def heads(
+        self, hidden: torch.Tensor, lr_image: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return logits and SR image as `forward`, from the result of `hidden`."""
         with full_precision(hidden.device.type):
-            if self.sr_head is None:
-                return _pointwise(hidden.float(), [self.seg_head])[0], None
-            logits, residual = _pointwise(hidden.float(), [self.seg_head, self.sr_head])
-            return logits, self.interpolation(lr_image) + residual
+            heads = [head for head in (self.seg_head, self.sr_head) if head is not None]
+            results = list(_pointwise(hidden.float(), heads))
+            image = self.interpolation(lr_image) + results.pop() if self.sr_head else None
+            return results[0] if results else None, image
 
     @torch.no_grad()
     def start_as_interpolation(self) -> None:
@@ -133,8 +141,9 @@ class HRStage(nn.Module):
             kernel = torch.randn(weight.shape[:2], device=weight.device) * std
             weight.copy_(kernel.reshape(*kernel.shape, *(1 for _ in self.scale)).expand_as(weight))
             nn.init.zeros_(self.upsample.bias)
-        nn.init.kaiming_normal_(self.seg_head.weight, a=0.01)  # as nnU-Net's 1x1 convolutions
-        nn.init.zeros_(self.seg_head.bias)
+        if self.seg_head is not None:
+            nn.init.kaiming_normal_(self.seg_head.weight, a=0.01)  # as nnU-Net's 1x1 convolutions
+            nn.init.zeros_(self.seg_head.bias)
         if self.sr_head is not None:
             nn.init.zeros_(self.sr_head.weight)
             nn.init.zeros_(self.sr_head.bias)
@@ -143,8 +152,17 @@ class HRStage(nn.Module):
         """Return the elements of all convolution and head outputs for one input of `lr_shape`."""
         hr_voxels = prod(lr_shape) * prod(self.scale)
         maps = self.width * (self.num_convs + (self.upsample is not None))
-        heads = self.seg_head.out_features + (self.sr_head.out_features if self.sr_head else 0)
+        heads = sum(head.out_features for head in (self.seg_head, self.sr_head) if head)
         return hr_voxels * (maps + heads)
+
+
+def check_same_region(features: torch.Tensor, lr_image: torch.Tensor) -> None:
+    """Raise a ValueError where `features` and `lr_image` differ in batch or spatial shape."""
+    if features.shape[2:] != lr_image.shape[2:] or len(features) != len(lr_image):
+        raise ValueError(
+            f"features {tuple(features.shape)} and LR image {tuple(lr_image.shape)} "
+            "must agree in batch and spatial shape."
+        )
 
 
 def _channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ def slab_difference(stage: HRStage, axis: int, halo: int, *, start: int, stop: i
         (b.narrow(2 + axis, (start - first) * factor, length)
          - a.narrow(2 + axis, start * factor, length)).abs().max().item()
         for a, b in zip(whole, slab, strict=True)
+        if a is not None
     ]  # fmt: skip
 
 
@@ -140,6 +141,28 @@ def test_each_task_has_channels_of_its_own_in_the_last_convolution():
         assert moved.sum() == moved[own].sum()
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_without_classes_the_stage_makes_the_image_alone_and_of_all_channels(scale):
+    stage = make_stage(scale, num_classes=0)
+    assert (stage.seg_head, stage.sr_head.in_features) == (None, 4)
+    stage.start_as_interpolation()
+    features, lr_image = make_inputs(scale)
+    logits, image = stage(features, lr_image)
+    assert logits is None
+    assert torch.equal(image, stage.interpolation(lr_image))
+    torch.nn.init.normal_(stage.sr_head.weight)
+    for axis, halo in enumerate(stage.halo):
+        assert max(slab_difference(stage, axis, halo, start=5, stop=6)) < 1e-5
+
+
+def test_a_stage_is_its_hidden_features_and_its_heads():
+    stage, (features, lr_image) = make_stage((2, 1, 3)), make_inputs((2, 1, 3))
+    hidden = stage.hidden(features)
+    assert hidden.shape == (2, 4, 22, 13, 36)
+    for a, b in zip(stage.heads(hidden, lr_image), stage(features, lr_image), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_regions_that_differ_are_an_error():
     features, lr_image = make_inputs((2, 2, 2))
     stage = make_stage((2, 2, 2))
@@ -150,9 +173,11 @@ def test_regions_that_differ_are_an_error():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("num_sr_channels", [0, 2])
-def test_feature_maps_are_counted_as_they_are_put_out(scale, num_sr_channels, conv_outputs):
-    stage = make_stage(scale, num_sr_channels=num_sr_channels)
+@pytest.mark.parametrize(("num_classes", "num_sr_channels"), [(3, 0), (3, 2), (0, 2)])
+def test_feature_maps_are_counted_as_they_are_put_out(
+    scale, num_classes, num_sr_channels, conv_outputs
+):
+    stage = make_stage(scale, num_classes=num_classes, num_sr_channels=num_sr_channels)
     counted = conv_outputs(stage)
     logits, image = stage(*make_inputs(scale))
     counted += [x[0].numel() for x in (logits, image) if x is not None]
@@ -175,3 +200,16 @@ def test_each_task_needs_a_channel():
             4, 1, num_classes=2, num_sr_channels=1, conv_op=nn.Conv3d, scale=(1, 2, 2),
             kernel_size=(3, 3, 3), num_convs=1, nonlin=nn.ReLU,
         )  # fmt: skip
+
+
+def test_a_stage_needs_a_task():
+    with pytest.raises(ValueError, match="needs classes or SR channels, it got 0 of both"):
+        make_stage((1, 2, 2), num_classes=0, num_sr_channels=0)
+
+
+def test_one_task_alone_may_have_one_channel():
+    stage = HRStage(
+        4, 1, num_classes=0, num_sr_channels=1, conv_op=nn.Conv3d, scale=(1, 2, 2),
+        kernel_size=(3, 3, 3), num_convs=1, nonlin=nn.ReLU,
+    )  # fmt: skip
+    assert stage.sr_head.in_features == 1
