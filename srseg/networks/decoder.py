@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -69,19 +70,48 @@ class Decoder(nn.Module):
             # built without deep supervision too: weights load whether it is on or off
             self.seg_layers.append(conv_op(channels, num_classes, 1))
 
-    def forward(self, skips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(
+        self, skips: Sequence[torch.Tensor], gates: Sequence[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
         """Return the features of every decoder stage, finest first.
 
         Args:
             skips: features of the encoder's stages, finest first. With one stage there is
                 nothing to decode and its features come back.
+            gates: per decoder stage, finest first, a tensor that its features are multiplied by
+                before anything reads them; None for none.
         """
         features = [skips[-1]]
-        for skip, transpconv, stage in zip(
-            reversed(skips[:-1]), self.transpconvs, self.stages, strict=True
+        factors = [None] * len(self.stages) if gates is None else reversed(gates)
+        for skip, transpconv, stage, factor in zip(
+            reversed(skips[:-1]), self.transpconvs, self.stages, factors, strict=True
         ):
-            features.append(stage(torch.cat((transpconv(features[-1]), skip), 1)))
+            feature = stage(torch.cat((transpconv(features[-1]), skip), 1))
+            features.append(feature if factor is None else feature * factor)
         return features[:0:-1] or features
+
+    def widen_bottleneck(self, extra: int) -> None:
+        """Let the coarsest features come with `extra` more channels; the weights start anew.
+
+        Raises:
+            ValueError: if the network has one stage, and with it no bottleneck.
+        """
+        if not self.stages:
+            raise ValueError("a network of one stage has no bottleneck that could be widened.")
+        old = self.transpconvs[0]
+        self.transpconvs[0] = type(old)(
+            old.in_channels + extra,
+            old.out_channels,
+            old.kernel_size,
+            old.stride,
+            bias=old.bias is not None,
+        )
+
+    def twin(self) -> Decoder:
+        """Return a second decoder of the same build that gives features, but no logits."""
+        twin = deepcopy(self)
+        twin.deep_supervision, twin.seg_layers = False, nn.ModuleList()
+        return twin
 
     def deep_supervision_logits(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return float32 logits of every stage, finest first; none without deep supervision."""
@@ -103,5 +133,6 @@ class Decoder(nn.Module):
             )
             total += int(stage.compute_conv_feature_map_size(shape))
             total += self.transpconvs[i].out_channels * prod(shape)
-            total += self.seg_layers[i].out_channels * prod(shape) * self.deep_supervision
+            if self.deep_supervision:
+                total += self.seg_layers[i].out_channels * prod(shape)
         return total

@@ -75,3 +75,48 @@ def test_feature_maps_are_counted_as_they_are_put_out(deep_supervision, conv_out
     counted = conv_outputs(decoder)
     decoder.deep_supervision_logits(decoder(make_skips()))
     assert decoder.compute_conv_feature_map_size(SHAPES[0]) == sum(counted)
+
+
+def test_gates_multiply_features_before_anything_reads_them():
+    decoder, skips = make_decoder(), make_skips()
+    gates = [torch.rand(1, 1, *shape) for shape in SHAPES[:2]]
+    plain, gated = decoder(skips), decoder(skips, gates)
+    torch.testing.assert_close(gated[1], plain[1] * gates[1])
+    merged = torch.cat((decoder.transpconvs[1](gated[1]), skips[0]), 1)
+    torch.testing.assert_close(gated[0], decoder.stages[1](merged) * gates[0])
+    ones = [torch.ones_like(gate) for gate in gates]
+    assert all(torch.equal(a, b) for a, b in zip(decoder(skips, ones), plain, strict=True))
+
+
+def test_gates_must_be_one_per_stage():
+    with pytest.raises(ValueError, match="zip"):
+        make_decoder()(make_skips(), [torch.ones(1)])
+
+
+def test_a_widened_decoder_reads_more_channels_at_the_bottleneck():
+    decoder, skips = make_decoder(), make_skips()
+    decoder.widen_bottleneck(3)
+    skips[-1] = torch.cat((skips[-1], torch.randn(1, 3, *SHAPES[2])), 1).requires_grad_()
+    decoder(skips)[0].square().sum().backward()
+    assert skips[-1].grad[:, -3:].abs().sum() > 0
+    assert decoder.transpconvs[0].bias is not None
+
+
+def test_one_stage_has_no_bottleneck_to_widen():
+    with pytest.raises(ValueError, match="has no bottleneck"):
+        make_decoder(1).widen_bottleneck(1)
+
+
+def test_a_twin_shares_the_build_but_no_weight_and_has_no_logits(conv_outputs):
+    decoder, skips = make_decoder(), make_skips()
+    twin = decoder.twin()
+    assert not {p.data_ptr() for p in twin.parameters()} & {
+        p.data_ptr() for p in decoder.parameters()
+    }
+    counted = conv_outputs(twin)
+    features = twin(skips)
+    assert [f.shape for f in features] == [f.shape for f in decoder(skips)]
+    assert twin.deep_supervision_logits(features) == []
+    assert twin.compute_conv_feature_map_size(SHAPES[0]) == sum(counted)
+    assert not any("seg_layers" in name for name in twin.state_dict())
+    assert decoder.deep_supervision
