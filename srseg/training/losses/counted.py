@@ -43,3 +43,8 @@ def zero_of(*outputs: torch.Tensor) -> torch.Tensor:
     A term without anything to count still gives each head a gradient, as DDP wants.
     """
     return torch.stack([output.float().mul(0).sum() for output in outputs]).sum()
+
+
+def masked_mean(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return the mean of `values` (B, C, ...) where `counted` (B, 1, ...) bool; 0 if nowhere."""
+    return (values * counted).sum() / (counted.sum() * values.shape[1]).clamp_min(1)

@@ -11,12 +11,21 @@ from torch import nn
 from srseg.networks.output import JointOutput
 from srseg.training.losses.schedule import schedule_from_json
 from srseg.training.losses.segmentation import dice_ce_term
-from srseg.training.losses.super_resolution import l1_term
+from srseg.training.losses.ssim import SSIM_OPTIONS, ssim_term
+from srseg.training.losses.super_resolution import (
+    GUIDANCE_OPTIONS,
+    guidance_term,
+    l1_term,
+    mse_term,
+)
 from srseg.training.losses.terms import LossContext, TermSpec, checked_options
 
 LOSS_TERMS: dict[str, TermSpec] = {
     "dice_ce": TermSpec(dice_ce_term),
     "sr_l1": TermSpec(l1_term, needs_sr=True),
+    "sr_mse": TermSpec(mse_term, needs_sr=True),
+    "sr_ssim": TermSpec(ssim_term, SSIM_OPTIONS, needs_sr=True),
+    "guidance": TermSpec(guidance_term, GUIDANCE_OPTIONS, needs_sr=True),
 }
 SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,22 @@ def is_number(value: Any) -> bool:
     """Return whether a JSON value is a finite number (true and false are none)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether a JSON value is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
+def is_share(value: Any) -> bool:
+    """Return whether a JSON value is a number above 0 and below 1."""
+    return is_number(value) and 0 < value < 1
+
+
+def one_of(default: str, names: Collection[str]) -> Option:
+    """Return an option that is one of some names."""
+    known = tuple(names)
+    return Option(default, f"one of {', '.join(known)}", lambda value: value in known)
 
 
 def checked_options(name: str, spec: TermSpec, given: Mapping[str, Any]) -> dict[str, Any]:
