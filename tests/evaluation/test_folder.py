@@ -232,6 +232,7 @@ def test_regions_and_ignore(spoilt):
     metrics = evaluation.segmentation["metric_per_case"][0]["metrics"]
     assert metrics[(2,)]["Dice"] == 1
     assert metrics[(1, 2)]["n_ref"] == np.isin(labels, (1, 2)).sum()
+    assert metrics[(1, 2)]["FP"] == 0  # the prediction goes on where nobody annotated
 
 
 def test_colour_pictures(tmp_path):

@@ -240,19 +240,20 @@ def test_with_an_ignore_label_every_sample_shows_something_annotated(write_case,
         assert (batches[i]["target"][0] != 2).flatten(1).any(1).all()
 
 
-def test_regions_and_the_ignore_label_are_boolean_channels(dataset):
-    labels = {"background": 0, "both": [1, 2], "inner": [2], "ignore": 3}
-    manager = LabelManager(labels, [1, 2])
-    batch = source(dataset, label_manager=manager, augmentation=NONE)[1]
-    plain = source(dataset, augmentation=NONE)[1]["target"]
-    # the ignore label changes where patches are drawn, so compare what the channels say
+def test_regions_and_the_ignore_label_are_boolean_channels(write_case, open_dataset):
+    """The image shows its own labels, so each patch says what its channels must be."""
+    manager = LabelManager({"background": 0, "both": [1, 2], "inner": [2], "ignore": 3}, [1, 2])
+    hr_seg = labels_of(np.zeros((1, *SHAPES[0])))
+    hr_seg[:, 9:14, 3:8, 8:15] = 3
+    keys = ((1, 2), (2,), (-1, 0, 1, 2))
+    write_case("shown", hr_seg.astype(np.float32), hr_seg, degradation=DEGRADATION, keys=keys)
+    batch = source(open_dataset(), label_manager=manager, augmentation=NONE)[1]
     assert [t.dtype for t in batch["target"]] == [torch.bool] * 2
     assert [t.shape[1] for t in batch["target"]] == [3, 3]
-    both, inner, ignored = batch["target"][0].unbind(1)
-    assert both.any()
-    assert (inner <= both).all()
-    assert not ignored.any()
-    assert plain[0].shape[1] == 1
+    shown = batch["hr"].round()
+    expected = torch.cat((torch.isin(shown, torch.tensor([1, 2])), shown == 2, shown == 3), 1)
+    assert expected.flatten(2).any(2).any(0).all()
+    assert torch.equal(batch["target"][0], expected)
 
 
 def test_slices_of_a_2d_configuration(write_case, open_dataset):

@@ -30,6 +30,15 @@ def test_region_counts_by_hand():
     assert counts.tolist() == [[1, 1], [1, 0], [1, 0]]
 
 
+def test_region_counts_skip_what_is_ignored():
+    manager = LabelManager({"background": 0, "whole": (1, 2), "core": (2,), "ignore": 3}, [1, 2])
+    channels = [[True, True, False, False], [False, True, False, False]]
+    target = torch.tensor([*channels, [False, False, False, True]]).reshape(1, 3, 1, 1, 4)
+    logits = torch.tensor([[1.0, -1, 1, 1], [-1, 1, -1, 1]]).reshape(1, 2, 1, 1, 4)
+    counts = dice_counts(logits, target, torch.ones(1, 1, 1, 1, 4, dtype=torch.bool), manager)
+    assert counts.tolist() == [[1, 1], [1, 0], [1, 0]]
+
+
 def test_cubic_itself_gains_nothing_and_the_truth_everything():
     lr_image = torch.rand(1, 1, 3, 5, 4)
     hr_image = torch.rand(1, 1, 6, 5, 8)

@@ -18,6 +18,7 @@ from srseg.training.losses.segmentation import (
 LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
 IGNORE = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": 3}, None)
 REGIONS = LabelManager({"background": 0, "whole": (1, 2), "core": (2,)}, [1, 2])
+BOTH = LabelManager({"background": 0, "whole": (1, 2), "core": (2,), "ignore": 3}, [1, 2])
 
 
 def test_weights_halve_and_sum_to_one():
@@ -75,6 +76,27 @@ def test_ignore_label_and_invalid_voxels_are_masked():
     valid = torch.tensor([False, True, True, True]).reshape(1, 1, 1, 1, 4)
     masked = masked_target(target, valid, IGNORE)
     assert masked.flatten().tolist() == [MASKED_LABEL, 1, MASKED_LABEL, 2]
+
+
+def test_ignored_voxels_change_nothing_beside_regions():
+    loss = DiceAndCrossEntropy(BOTH, batch_dice=False, ddp=False)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 3, 4, 5, generator=generator)
+    target = torch.rand(2, 3, 3, 4, 5, generator=generator) > 0.5
+    target[:, 2] = False
+    target[:, 2, ..., 3:] = True  # the last channel: not annotated
+    valid = torch.ones(2, 1, 3, 4, 5, dtype=torch.bool)
+    valid[:, :, 0] = False
+    masked = masked_target(target, valid, BOTH)
+    assert torch.equal(masked[:, :2], target[:, :2])
+    assert torch.equal(masked[:, 2:], target[:, 2:] | ~valid)
+    other_logits, other_target = logits.clone(), target.clone()
+    other_logits[..., 3:] += 7
+    other_target[:, :2, ..., 3:] ^= True
+    expected = loss([logits], [target], valid).item()
+    assert loss([other_logits], [other_target], valid).item() == pytest.approx(expected)
+    other_target[:, 2] = False
+    assert loss([other_logits], [other_target], valid).item() != pytest.approx(expected)
 
 
 def test_coarser_targets_get_a_coarser_mask():
