@@ -205,11 +205,12 @@ def test_class_locations_of_regions_and_ignore_label():
             "regions_class_order": [1, 2],
         }
     )
-    hr_seg = np.array([[[[0, 1, 3, 3]]]], dtype=np.int16)
+    hr_seg = np.array([[[[0, 1, 3, 3, 2, -1]]]], dtype=np.int16)
     found = class_locations(hr_seg, labels)
-    assert found[(1, 2)].tolist() == [[0, 0, 0, 1]]
-    assert len(found[(2,)]) == 0
-    assert sorted(found[(-1, 0, 1, 2)][:, 3]) == [0, 1]  # all that is annotated
+    assert sorted(found[(1, 2)][:, 3]) == [1, 4]
+    assert found[(2,)].tolist() == [[0, 0, 0, 4]]
+    assert sorted(found[(-1, 0, 1, 2)][:, 3]) == [0, 1, 4, 5]  # all that is annotated
+    assert len(class_locations(hr_seg[..., :4], labels)[(2,)]) == 0
 
 
 def test_a_real_pair_is_not_degraded():
