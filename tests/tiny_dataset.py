@@ -62,6 +62,15 @@ def write_tiny_dataset(folder: Path) -> Path:
     return folder
 
 
+def write_unlabelled(folder: Path, *numbers: int) -> list[str]:
+    """Return the names of cases put into `imagesUnTr`: images of the tiny cases, brighter."""
+    (folder / "imagesUnTr").mkdir(exist_ok=True)
+    for number in numbers:
+        image = 1.5 * tiny_case(number)[0]
+        save_volume(image, folder / "imagesUnTr" / f"more_{number}_0000.nii.gz")
+    return [f"more_{number}" for number in sorted(numbers)]
+
+
 def save_volume(array: np.ndarray, file: Path, affine: np.ndarray | None = None) -> None:
     """Write an array (Z, Y, X) as NIfTI."""
     nibabel.save(nibabel.Nifti1Image(array.T, tiny_affine() if affine is None else affine), file)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
@@ -21,11 +19,10 @@ from srseg.images.properties import grid_of
 from srseg.planning.effective_resolution import duplicated_slices, effective_resolution
 from srseg.planning.scale_rule import NO_SPACING
 from srseg.planning.thickness import label_groups, structure_thickness
-from srseg.preprocessing.raw_cases import CaseFiles
+from srseg.preprocessing.raw_cases import CaseFiles, most_voxels
 
 _BASE_BYTES = 500 * 2**20  # a process with torch in it
 _BYTES_PER_VALUE, _BYTES_PER_LABEL = 16, 40  # at the peak of an analysis, measured
-_FILES_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -163,18 +160,8 @@ def slice_gap_mm(files: CaseFiles, spacing: Sequence[float]) -> float | None:
 
 def peak_bytes(cases: Collection[CaseFiles], num_channels: int) -> int:
     """Return about how much memory one analysis takes, from the headers of the largest files."""
-    by_size = sorted(cases, key=lambda files: files.images[0].stat().st_size)
-    voxels = max(_num_voxels(files.images[0]) for files in by_size[-_FILES_LOOKED_AT:])
-    return int(_BASE_BYTES + voxels * (num_channels * _BYTES_PER_VALUE + _BYTES_PER_LABEL))
-
-
-def _num_voxels(file: Path) -> int:
-    if file.name.endswith((".nii", ".nii.gz")):
-        try:
-            return int(np.prod(nibabel.load(file).shape))
-        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError):
-            pass  # a damaged file: its analysis says so, with the case's name
-    return 4 * file.stat().st_size  # other formats: as if compressed to a quarter byte a voxel
+    per_voxel = num_channels * _BYTES_PER_VALUE + _BYTES_PER_LABEL
+    return int(_BASE_BYTES + most_voxels(cases) * per_voxel)
 
 
 def _grid_block(shape: Sequence[int], spacing: Sequence[float]) -> dict[str, Any]:

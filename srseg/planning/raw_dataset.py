@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from srseg import environment
 from srseg.images.checks import declared_labels
 from srseg.plans.datasets import dataset_name
-from srseg.preprocessing.raw_cases import CaseFiles, training_files
+from srseg.preprocessing.raw_cases import CaseFiles, training_files, unlabelled_files
 
 _NEEDED_KEYS = ("channel_names", "labels", "file_ending")
 
@@ -33,13 +33,15 @@ class RawDataset:
         name: DatasetXXX_Name.
         folder: where it lies.
         dataset_json: its dataset.json.
-        cases: the files of every training case, by case, sorted.
+        cases: the files of every training case with labels, by case, sorted.
+        unlabelled: those of every case without; planning does not look at them.
     """
 
     name: str
     folder: Path
     dataset_json: dict[str, Any]
     cases: dict[str, CaseFiles]
+    unlabelled: dict[str, CaseFiles] = field(default_factory=dict)
 
     @property
     def num_channels(self) -> int:
@@ -62,7 +64,7 @@ def find_raw_dataset(dataset: int | str) -> RawDataset:
 
     Raises:
         ValueError: if nnUNet_raw is not set, the dataset is unknown (the known ones are listed) or
-            its dataset.json cannot be used.
+            its dataset.json cannot be used, or a case without labels is misnamed.
         FileNotFoundError: if dataset.json, an image channel, a label or an LR image is missing.
     """
     raw_root = environment.required_folder("nnUNet_raw")
@@ -70,8 +72,10 @@ def find_raw_dataset(dataset: int | str) -> RawDataset:
     folder = raw_root / name
     dataset_json = read_dataset_json(folder)
     cases = training_files(folder, dataset_json)
-    _check_channel_files(cases, len(dataset_json["channel_names"]))
-    return RawDataset(name, folder, dataset_json, cases)
+    unlabelled = unlabelled_files(folder, dataset_json, cases)
+    for some in (cases, unlabelled):
+        _check_channel_files(some, len(dataset_json["channel_names"]))
+    return RawDataset(name, folder, dataset_json, cases, unlabelled)
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:

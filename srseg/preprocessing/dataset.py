@@ -5,6 +5,8 @@
     <folder>/<case>.pkl       properties; written last, so it means "complete"
     <folder>/lr/<case>.b2nd   LR image   (C, z, y, x) float32
     <folder>/valid/<case>.b2nd  (1, Z, Y, X) bool; only of real pairs whose HR image ends inside
+    <folder>/unlabelled/      the same once more, of cases without labels; stock nnU-Net, which
+                              would train them as background, looks into no subfolder
 
 What is not finished lies in `<folder>/.tmp`.
 """
@@ -24,6 +26,7 @@ from srseg.preprocessing.training_case import TrainingCase
 
 LR_FOLDER = "lr"
 VALID_FOLDER = "valid"
+UNLABELLED_FOLDER = "unlabelled"
 TEMPORARY_FOLDER = ".tmp"
 _ENDING = ".b2nd"
 
@@ -126,6 +129,14 @@ def save_training_case(
         moves.append((hr_trunc, folder / identifier, suffix))
     for source, target, suffix in moves:
         Path(f"{source}{suffix}").replace(f"{target}{suffix}")
+
+
+def remove_training_case(folder: Path, identifier: str) -> None:
+    """Remove a triplet from `folder`, its properties first: without them there is no such case."""
+    for suffix in (".pkl", _ENDING, f"_seg{_ENDING}"):
+        (folder / f"{identifier}{suffix}").unlink(missing_ok=True)
+    for part in (LR_FOLDER, VALID_FOLDER):
+        _array_file(folder / part, identifier).unlink(missing_ok=True)
 
 
 def _array_file(folder: Path, identifier: str) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,21 @@ from srseg.images.checks import check_case, read_images
 from srseg.images.write import stored_dtypes
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
-from srseg.preprocessing.dataset import save_training_case
+from srseg.preprocessing.dataset import (
+    UNLABELLED_FOLDER,
+    SRSegDataset,
+    remove_training_case,
+    save_training_case,
+)
 from srseg.preprocessing.lr_case import NATIVE_LR, prepare_lr, stored_frame
-from srseg.preprocessing.raw_cases import CaseFiles, RawCase, read_raw_case, training_files
+from srseg.preprocessing.raw_cases import (
+    CaseFiles,
+    RawCase,
+    most_voxels,
+    read_raw_case,
+    training_files,
+    unlabelled_files,
+)
 from srseg.preprocessing.resampling import resample_segmentation
 from srseg.preprocessing.resume import inputs_of, missing_cases, remove_temporaries
 from srseg.preprocessing.training_case import TrainingCase, training_case
@@ -55,7 +67,7 @@ class SRSegPreprocessor(DefaultPreprocessor):
         *,
         clean: bool = False,
     ) -> None:
-        """Preprocess the training cases of a dataset that are not yet done.
+        """Preprocess the cases of a dataset that are not yet done, those without labels too.
 
         Args:
             dataset_name_or_id: a dataset in nnUNet_raw with plans in nnUNet_preprocessed.
@@ -65,8 +77,8 @@ class SRSegPreprocessor(DefaultPreprocessor):
             clean: make all cases anew, from whatever inputs the folder was made.
 
         Raises:
-            ValueError: for an unknown dataset or configuration, or if the folder was made from
-                other inputs.
+            ValueError: for an unknown dataset or configuration, if the folder was made from
+                other inputs, or if a case without labels is misnamed.
             FileNotFoundError: if plans or raw files are missing.
             RuntimeError: naming the case that failed.
         """
@@ -77,35 +89,60 @@ class SRSegPreprocessor(DefaultPreprocessor):
         configuration_manager = plans_manager.get_configuration(configuration_name)
         dataset_json = load_json(str(preprocessed / "dataset.json"))
         cases = training_files(raw_root / name, dataset_json)
+        unlabelled = unlabelled_files(raw_root / name, dataset_json, cases)
 
         folder = preprocessed / configuration_manager.data_identifier
         if clean and folder.is_dir():
             shutil.rmtree(folder)
-        inputs = inputs_of(plans_manager, configuration_manager, dataset_json, cases)
-        missing = missing_cases(folder, inputs, list(cases))
-        if len(missing) < len(cases):
-            logger.info(
-                "%d of %d cases are done, %d to go.",
-                len(cases) - len(missing),
-                len(cases),
-                len(missing),
-            )
+        _remove_labelled(folder / UNLABELLED_FOLDER, cases)
         work = _CaseWork(self, folder, plans_manager, configuration_manager, dataset_json)
-        bytes_per_worker = peak_bytes(
+        num_bytes = peak_bytes(
             preprocessed / "dataset_fingerprint.json", plans_manager, configuration_manager
         )
-        try:
-            foreground = for_each_case(
-                work,
-                {case: cases[case] for case in missing},
-                num_processes=environment.worker_count(bytes_per_worker, num_processes),
-                show_progress=self.show_progress_bar,
-            )
-        finally:
-            remove_temporaries(folder)
+        foreground = self._make_missing(work, cases, num_bytes, num_processes)
         empty = [case for case, has_foreground in foreground.items() if not has_foreground]
         if empty:
             logger.warning("no foreground in: %s; kept for training.", ", ".join(sorted(empty)))
+        work = replace(work, folder=folder / UNLABELLED_FOLDER)
+        if unlabelled:
+            # the fingerprint does not know how large they are
+            num_bytes = int(
+                num_bytes * max(1, most_voxels(unlabelled.values()) / most_voxels(cases.values()))
+            )
+        if unlabelled or work.folder.is_dir():
+            self._make_missing(work, unlabelled, num_bytes, num_processes)
+
+    def _make_missing(
+        self,
+        work: _CaseWork,
+        cases: Mapping[str, CaseFiles],
+        num_bytes: int,
+        num_processes: int | None,
+    ) -> dict[str, bool]:
+        """Do the work on the cases that are not yet in its folder; return its results by case.
+
+        Args:
+            work: on a case.
+            cases: all that belong into the folder.
+            num_bytes: that one process may take.
+            num_processes: at most; fewer where memory is short; None takes the cores there are.
+        """
+        inputs = inputs_of(work.plans_manager, work.configuration_manager, work.dataset_json, cases)
+        missing = missing_cases(work.folder, inputs, list(cases))
+        kind = "unlabelled cases" if work.folder.name == UNLABELLED_FOLDER else "cases"
+        if len(missing) < len(cases):
+            done = len(cases) - len(missing)
+            logger.info("%d of %d %s are done, %d to go.", done, len(cases), kind, len(missing))
+        try:
+            return for_each_case(
+                work,
+                {case: cases[case] for case in missing},
+                num_processes=environment.worker_count(num_bytes, num_processes),
+                show_progress=self.show_progress_bar,
+                description=f"Preprocessing {kind}",
+            )
+        finally:
+            remove_temporaries(work.folder)
 
     def run_case_save(
         self,
@@ -249,6 +286,13 @@ class _CaseWork:
             files, self.folder, self.plans_manager, self.configuration_manager, self.dataset_json
         )
         return bool((case.hr_seg > 0).any())
+
+
+def _remove_labelled(folder: Path, labelled: Collection[str]) -> None:
+    """Remove the cases of `folder`, that of unlabelled ones, which have got labels since."""
+    for case in sorted(set(SRSegDataset.get_identifiers(folder)) & set(labelled)):
+        logger.info("case %s has labels now; removed from %s.", case, folder)
+        remove_training_case(folder, case)
 
 
 def peak_bytes(

@@ -1,14 +1,16 @@
-"""The training cases of a raw dataset: which files belong to them, and what is read from them."""
+"""The cases of a raw dataset: which files belong to them, and what is read from them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from srseg.images.checks import check_case, declared_labels, read_images, read_segmentation
@@ -17,6 +19,9 @@ from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.paired import on_refined_grid
 
 IMAGES, LABELS, LR_IMAGES = "imagesTr", "labelsTr", "imagesLrTr"
+UNLABELLED_IMAGES = "imagesUnTr"
+
+_FILES_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -26,19 +31,20 @@ class CaseFiles:
     Attributes:
         case: its name.
         images: HR image, one file a channel.
-        label: label map on the HR image's grid.
+        label: label map on the HR image's grid; None for an unlabelled case.
         lr_images: the LR image of a real pair, one file a channel; None where it is simulated.
     """
 
     case: str
     images: tuple[Path, ...]
-    label: Path
+    label: Path | None
     lr_images: tuple[Path, ...] | None = None
 
     @property
     def all_files(self) -> tuple[Path, ...]:
         """All that are read: nnU-Net's TIFF reader takes the spacing from a JSON file beside."""
-        files = (*self.images, self.label, *(self.lr_images or ()))
+        labels = () if self.label is None else (self.label,)
+        files = (*self.images, *labels, *(self.lr_images or ()))
         folders = sorted({file.parent for file in files})
         beside = (folder / f"{self.case}.json" for folder in folders)
         return (*files, *(file for file in beside if file.is_file()))
@@ -50,13 +56,14 @@ class RawCase:
 
     Attributes:
         hr_image: (C, Z, Y, X).
-        hr_seg: (1, Z, Y, X) labels.
+        hr_seg: (1, Z, Y, X) labels; all background in an unlabelled case.
         properties: of the HR image, as nnU-Net's readers return them.
         dtypes: name of the dtype that the HR image's file stores, for each channel.
         lr_image: (C, z, y, x) of a real pair, whose grid refined by the scale is the HR grid; None
             where the LR image is to be simulated.
         valid: (Z, Y, X) bool, False where a pair's HR image does not reach; None where it is
             everywhere.
+        labelled: whether `hr_seg` says anything.
     """
 
     hr_image: np.ndarray
@@ -65,6 +72,7 @@ class RawCase:
     dtypes: Sequence[str]
     lr_image: np.ndarray | None = None
     valid: np.ndarray | None = None
+    labelled: bool = True
 
 
 def training_files(raw_folder: Path, dataset_json: Mapping[str, Any]) -> dict[str, CaseFiles]:
@@ -91,21 +99,67 @@ def training_files(raw_folder: Path, dataset_json: Mapping[str, Any]) -> dict[st
         raise FileNotFoundError(
             f"no training cases: {raw_folder / IMAGES} has no files named <case>_0000{ending}."
         )
+    cases = (CaseFiles(name, images[name], labels[name]) for name in sorted(images))
+    return _complete(cases, raw_folder, ending)
+
+
+def unlabelled_files(
+    raw_folder: Path, dataset_json: Mapping[str, Any], labelled: Collection[str]
+) -> dict[str, CaseFiles]:
+    """Return the files of every case without labels (`imagesUnTr`), by case, sorted.
+
+    Args:
+        raw_folder: `nnUNet_raw/DatasetXXX_Name`; without the folder there is no such case.
+        dataset_json: its dataset.json.
+        labelled: names of the cases with labels.
+
+    Raises:
+        ValueError: if a file is not named as a channel of a case, or a case has labels as well.
+        FileNotFoundError: if the folder holds no images, or a pair's LR image is missing.
+    """
+    folder, ending = raw_folder / UNLABELLED_IMAGES, dataset_json["file_ending"]
+    if not folder.is_dir():
+        return {}
+    images = files_by_case(folder, ending)
+    known = {file for files in images.values() for file in files}
+    strays = sorted(set(folder.glob(f"*{ending}")) - known)
+    if strays:
+        raise ValueError(
+            f"{strays[0]} must be named <case>_0000{ending}, with the number of its channel."
+        )
+    if not images:
+        raise FileNotFoundError(
+            f"{folder} has no files named <case>_0000{ending}; remove the folder or fill it."
+        )
+    both = sorted(set(images) & set(labelled))
+    if both:
+        raise ValueError(
+            f"case {both[0]} has labels and lies in {UNLABELLED_IMAGES} as well; remove it from "
+            f"{folder} or give it another name."
+        )
+    cases = (CaseFiles(name, images[name], None) for name in sorted(images))
+    return _complete(cases, raw_folder, ending)
+
+
+def _complete(cases: Iterable[CaseFiles], raw_folder: Path, ending: str) -> dict[str, CaseFiles]:
+    """Return the cases by name, with their LR images where there are pairs; all files exist."""
     lr_folder = raw_folder / LR_IMAGES
     lr_images = files_by_case(lr_folder, ending) if lr_folder.is_dir() else None
-    cases = {}
-    for name in sorted(images):
-        pair = None if lr_images is None else lr_images.get(name)
-        if lr_images is not None and pair is None:
-            raise FileNotFoundError(
-                f"case {name} has no LR image {lr_folder / f'{name}_0000{ending}'}; with a folder "
-                f"{LR_IMAGES} every case needs one."
-            )
-        cases[name] = CaseFiles(name, images[name], labels[name], pair)
-        for file in cases[name].all_files:
+    complete = {}
+    for files in cases:
+        name = files.case
+        if lr_images is not None:
+            if name not in lr_images:
+                raise FileNotFoundError(
+                    f"case {name} has no LR image {lr_folder / f'{name}_0000{ending}'}; with a "
+                    f"folder {LR_IMAGES} every case needs one."
+                )
+            files = replace(files, lr_images=lr_images[name])
+        for file in files.all_files:
             if not file.is_file():
                 raise FileNotFoundError(f"case {name} has no file {file}.")
-    return cases
+        complete[name] = files
+    return complete
 
 
 def files_by_case(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
@@ -122,6 +176,21 @@ def files_by_case(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
         if match := pattern.fullmatch(file.name):
             found.setdefault(match[1], []).append(file)
     return {name: tuple(files) for name, files in found.items()}
+
+
+def most_voxels(cases: Collection[CaseFiles]) -> int:
+    """Return about how many voxels the largest image has, from the headers of the largest files."""
+    by_size = sorted(cases, key=lambda files: files.images[0].stat().st_size)
+    return max(_num_voxels(files.images[0]) for files in by_size[-_FILES_LOOKED_AT:])
+
+
+def _num_voxels(file: Path) -> int:
+    if file.name.endswith((".nii", ".nii.gz")):
+        try:
+            return int(np.prod(nibabel.load(file).shape))
+        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError):
+            pass  # a damaged file: reading it says so, with the case's name
+    return 4 * file.stat().st_size  # other formats: as if compressed to a quarter byte a voxel
 
 
 def read_raw_case(
@@ -142,7 +211,7 @@ def read_raw_case(
     is_pair = files.lr_images is not None
 
     hr_image, properties = read_images(reader, files.images)
-    hr_seg, seg_properties = read_segmentation(reader, files.label)
+    hr_seg, seg_properties = _read_labels(reader, files.label, hr_image, properties)
     check_case(
         hr_image,
         properties,
@@ -154,11 +223,31 @@ def read_raw_case(
     )
     dtypes = [str(dtype) for dtype in stored_dtypes(files.images, num_channels)]
     if not is_pair:
-        return RawCase(hr_image, hr_seg, properties, dtypes)
+        return RawCase(hr_image, hr_seg, properties, dtypes, labelled=files.label is not None)
 
     lr_image, lr_properties = read_images(reader, files.lr_images)
     check_case(lr_image, lr_properties, files.lr_images, num_channels=num_channels)
     pair = on_refined_grid(
         (hr_image, hr_seg, properties), (lr_image, lr_properties), scale, case=files.case
     )
-    return RawCase(pair.hr_image, pair.hr_seg, pair.properties, dtypes, lr_image, pair.valid)
+    return RawCase(
+        pair.hr_image,
+        pair.hr_seg,
+        pair.properties,
+        dtypes,
+        lr_image,
+        pair.valid,
+        labelled=files.label is not None,
+    )
+
+
+def _read_labels(
+    reader: BaseReaderWriter,
+    file: Path | None,
+    hr_image: np.ndarray,
+    properties: Mapping[str, Any],
+) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """Return labels (1, Z, Y, X) and their properties: background everywhere without a file."""
+    if file is None:
+        return np.zeros((1, *hr_image.shape[1:]), dtype=np.uint8), properties
+    return read_segmentation(reader, file)

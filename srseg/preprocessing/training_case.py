@@ -90,7 +90,7 @@ def training_case(
         "shape_before_cropping": tuple(int(n) for n in unpadded_shape),
         "bbox_used_for_cropping": hr_box,
         "shape_after_cropping_and_before_resampling": tuple(int(n) for n in cropped_shape),
-        "class_locations": class_locations(hr_seg, label_manager),
+        "class_locations": class_locations(hr_seg, label_manager) if raw.labelled else {},
         "srseg": stored_frame(lr_case, scale, raw.dtypes),
     }
     return TrainingCase(

@@ -13,6 +13,7 @@ from srseg.planning.raw_dataset import (
     read_dataset_json,
     reader_writer_class,
 )
+from tests.tiny_dataset import write_unlabelled
 
 
 def change_json(folder: Path, **entries: object) -> None:
@@ -96,6 +97,21 @@ def test_missing_channel_file_is_named(tiny_copy: Path):
     for i in (0, 1, 3, 4):
         (tiny_copy / f"imagesTr/tiny_{i}_0001.nii.gz").touch()
     with pytest.raises(FileNotFoundError, match=r"case tiny_2 has 1 of the 2 .* tiny_2_0001\.nii"):
+        find_raw_dataset(901)
+
+
+def test_images_without_labels_are_kept_apart(tiny_copy: Path):
+    assert find_raw_dataset(901).unlabelled == {}
+    names = write_unlabelled(tiny_copy, 0, 2)
+    raw = find_raw_dataset(901)
+    assert list(raw.unlabelled) == names
+    assert list(raw.cases) == [f"tiny_{i}" for i in range(5)]
+    check_integrity(raw)  # numTraining counts labels
+    change_json(tiny_copy, channel_names={"0": "T1", "1": "T2"})
+    for i in range(5):
+        (tiny_copy / f"imagesTr/tiny_{i}_0001.nii.gz").touch()
+    (tiny_copy / "imagesUnTr/more_0_0001.nii.gz").touch()
+    with pytest.raises(FileNotFoundError, match=r"case more_2 has 1 of the 2 .* more_2_0001\.nii"):
         find_raw_dataset(901)
 
 

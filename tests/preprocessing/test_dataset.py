@@ -12,7 +12,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import (
     nnUNetDatasetBlosc2,
 )
 
-from srseg.preprocessing.dataset import SRSegDataset, save_training_case
+from srseg.preprocessing.dataset import SRSegDataset, remove_training_case, save_training_case
 from srseg.preprocessing.training_case import TrainingCase
 
 PATCH, HR_PATCH = (4, 6, 5), (4, 12, 15)
@@ -110,6 +110,13 @@ def test_a_missing_lr_image_is_named(folder):
     (folder / "lr" / "case_b.b2nd").unlink()
     with pytest.raises(FileNotFoundError, match=r"case case_b has no .*lr.case_b.b2nd"):
         SRSegDataset(str(folder)).load_lr("case_b")
+
+
+def test_a_case_is_removed_whole_and_alone(folder):
+    remove_training_case(folder, "case_a.1")
+    left = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    assert left == ["case_b.b2nd", "case_b.pkl", "case_b_seg.b2nd", "lr/case_b.b2nd"]
+    remove_training_case(folder, "case_a.1")  # nothing left to do
 
 
 def test_saving_again_replaces(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from srseg import environment
 from srseg.images.properties import coarsen_properties
 from srseg.images.write import write_image
 from srseg.preprocessing.dataset import TEMPORARY_FOLDER, SRSegDataset
 from srseg.preprocessing.preprocessor import SRSegPreprocessor, _CaseWork, peak_bytes
 from srseg.preprocessing.raw_cases import training_files
+from srseg.preprocessing.resume import RECORD_FILE
 from srseg.preprocessing.simulate import simulate_native
 from tests.preprocessing.hand_plans import (
     TRANSPOSES,
@@ -28,9 +31,10 @@ from tests.preprocessing.hand_plans import (
     spec_json,
     write_plans,
 )
-from tests.tiny_dataset import SPACING, read_volume, save_volume
+from tests.tiny_dataset import SHAPES, SPACING, read_volume, save_volume, write_unlabelled
 
 SCALES = ((1, 1, 1), (2, 1, 1), (1, 2, 2), (3, 2, 1))
+MORE_3 = "imagesUnTr/more_3_0000.nii.gz"
 READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 
 
@@ -305,6 +309,109 @@ def test_real_pairs(tiny_copy):
     lr_file, _ = read_volume(tiny_copy / "imagesLrTr" / "tiny_3_0000.nii.gz")
     expected = (lr_file - lr_file.mean()) / lr_file.std()
     np.testing.assert_allclose(dataset.load_lr("tiny_3")[0], expected, atol=1e-4)
+
+
+def test_cases_without_labels_lie_where_stock_training_does_not_look(tiny_copy, caplog):
+    folder = write_tiny_plans(tiny_copy)
+    done = run(folder)
+    before, record = contents(done), (done / RECORD_FILE).read_text()
+    write_unlabelled(tiny_copy, 0, 3)
+    with caplog.at_level("INFO"):
+        run(folder)
+    assert "5 of 5 cases are done, 0 to go." in caplog.text
+    assert "no foreground" not in caplog.text
+    assert_equal(contents(done), before)
+    assert (done / RECORD_FILE).read_text() == record
+    assert sorted(infer_dataset_class(str(done)).get_identifiers(str(done))) == sorted(before)
+    unlabelled = contents(done / "unlabelled")
+    assert sorted(unlabelled) == ["more_0", "more_3"]
+    for name, (hr_image, hr_seg, lr_image, properties) in unlabelled.items():
+        assert not (hr_seg > 0).any()
+        assert pickle.loads(properties)["class_locations"] == {}
+        # the same patient, 1.5 times as bright: the same after normalisation
+        labelled = before[name.replace("more", "tiny")]
+        np.testing.assert_allclose(hr_image, labelled[0], atol=1e-4)
+        np.testing.assert_allclose(lr_image, labelled[2], atol=1e-4)
+
+
+def test_cases_without_labels_are_resumed_and_hashed(tiny_copy, caplog):
+    write_unlabelled(tiny_copy, 0, 1, 3)
+    folder = write_tiny_plans(tiny_copy)
+    done = run(folder) / "unlabelled"
+    before = contents(done)
+    (done / "more_1.pkl").unlink()
+    with caplog.at_level("INFO"):
+        run(folder)
+    assert "2 of 3 unlabelled cases are done, 1 to go." in caplog.text
+    assert_equal(contents(done), before)
+    save_volume(read_volume(tiny_copy / "imagesTr/tiny_2_0000.nii.gz")[0], tiny_copy / MORE_3)
+    with pytest.raises(
+        ValueError, match=r"unlabelled was .* \(raw files of more_3 changed\).*--cl"
+    ):
+        run(folder)
+    run(folder, clean=True)
+    shutil.rmtree(tiny_copy / "imagesUnTr")
+    with pytest.raises(ValueError, match=r"raw files of more_0 removed; raw files of more_1 rem"):
+        run(folder)
+    run(folder, clean=True)
+    assert not done.exists()
+
+
+def test_a_case_that_gets_labels_is_no_longer_without(tiny_copy, caplog):
+    write_unlabelled(tiny_copy, 0, 3)
+    folder = write_tiny_plans(tiny_copy)
+    done = run(folder)
+    (tiny_copy / MORE_3).rename(tiny_copy / "imagesTr/more_3_0000.nii.gz")
+    shutil.copy(tiny_copy / "labelsTr/tiny_3.nii.gz", tiny_copy / "labelsTr/more_3.nii.gz")
+    with caplog.at_level("INFO"):
+        run(folder)
+    assert "case more_3 has labels now" in caplog.text
+    assert sorted(contents(done / "unlabelled")) == ["more_0"]
+    assert not any("more_3" in file for file in files_of(done / "unlabelled"))
+    assert (contents(done)["more_3"][1] > 0).any()
+
+
+def test_a_bad_case_without_labels_is_named(tiny_copy):
+    write_unlabelled(tiny_copy, 0, 3)
+    image, affine = read_volume(tiny_copy / MORE_3)
+    image = image.copy()
+    image[3, 4, 5] = np.nan
+    save_volume(image, tiny_copy / MORE_3, affine)
+    with pytest.raises(RuntimeError, match=r"^case more_3: .* holds 1 NaN"):
+        run(write_tiny_plans(tiny_copy))
+
+
+def test_large_cases_without_labels_are_made_by_fewer_processes(tiny_copy, monkeypatch):
+    write_unlabelled(tiny_copy, 0, 3)
+    image, affine = read_volume(tiny_copy / MORE_3)
+    save_volume(np.tile(image, (3, 1, 1)), tiny_copy / MORE_3, affine)
+    asked = []
+    count = environment.worker_count
+    monkeypatch.setattr(
+        environment, "worker_count", lambda *args: asked.append(args) or count(*args)
+    )
+    run(write_tiny_plans(tiny_copy), 1)
+    (labelled, _), (unlabelled, _) = asked
+    largest = max(np.prod(shape) for shape in SHAPES[:5])
+    assert unlabelled == int(labelled * 3 * np.prod(SHAPES[3]) / largest)
+
+
+def test_pairs_without_labels(tiny_copy):
+    """The LR image is taken as it is, as of a pair with labels."""
+    write_unlabelled(tiny_copy, 0)
+    (tiny_copy / "imagesLrTr").mkdir()
+    for name in ("more_0", *(f"tiny_{number}" for number in range(5))):
+        part = "imagesUnTr" if name == "more_0" else "imagesTr"
+        image, affine = read_volume(tiny_copy / part / f"{name}_0000.nii.gz")
+        lr_image = image[:, :28, :28].reshape(image.shape[0], 14, 2, 14, 2).mean((2, 4))
+        coarser = np.diag([2.0, 2.0, 1.0, 1.0])
+        coarser[:2, 3] = 0.5
+        file = tiny_copy / "imagesLrTr" / f"{name}_0000.nii.gz"
+        save_volume(lr_image.astype(np.float32), file, affine @ coarser)
+    done = run(write_tiny_plans(tiny_copy, degradation=spec_json("paired")))
+    unlabelled, labelled = contents(done / "unlabelled")["more_0"], contents(done)["tiny_0"]
+    np.testing.assert_allclose(unlabelled[2], labelled[2], atol=1e-4)
+    assert not (unlabelled[1] > 0).any()
 
 
 def test_2d_configuration(tiny_copy):

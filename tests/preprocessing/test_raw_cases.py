@@ -7,9 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from srseg.preprocessing.raw_cases import files_by_case, read_raw_case, training_files
+from srseg.preprocessing.raw_cases import (
+    files_by_case,
+    most_voxels,
+    read_raw_case,
+    training_files,
+    unlabelled_files,
+)
 from tests.preprocessing.hand_plans import hand_plans, managers
-from tests.tiny_dataset import SPACING, read_volume, save_volume
+from tests.tiny_dataset import SHAPES, SPACING, read_volume, save_volume, write_unlabelled
 
 
 def description(folder):
@@ -83,6 +89,70 @@ def test_no_cases(tmp_path):
         training_files(tmp_path, {"file_ending": ".nii.gz"})
     with pytest.raises(FileNotFoundError, match="imagesNo does not exist"):
         files_by_case(tmp_path / "imagesNo", ".nii.gz")
+
+
+def unlabelled(folder):
+    dataset_json = description(folder)
+    return unlabelled_files(folder, dataset_json, training_files(folder, dataset_json))
+
+
+def test_images_without_labels_are_cases_of_their_own(tiny_copy):
+    assert unlabelled(tiny_copy) == {}
+    assert write_unlabelled(tiny_copy, 3, 1) == list(unlabelled(tiny_copy)) == ["more_1", "more_3"]
+    files = unlabelled(tiny_copy)["more_3"]
+    assert files.images == (tiny_copy / "imagesUnTr" / "more_3_0000.nii.gz",)
+    assert (files.label, files.all_files) == (None, files.images)
+    assert not any("more" in case for case in training_files(tiny_copy, description(tiny_copy)))
+
+
+def test_images_without_labels_are_checked(tiny_copy):
+    folder = tiny_copy / "imagesUnTr"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match="imagesUnTr has no files named <case>_0000"):
+        unlabelled(tiny_copy)
+    write_unlabelled(tiny_copy, 0)
+    stray = folder / "more_1.nii.gz"
+    stray.touch()
+    with pytest.raises(ValueError, match=r"more_1.nii.gz must be named <case>_0000.nii.gz"):
+        unlabelled(tiny_copy)
+    stray.rename(folder / "tiny_3_0000.nii.gz")
+    with pytest.raises(ValueError, match="case tiny_3 has labels and lies in imagesUnTr as well"):
+        unlabelled(tiny_copy)
+
+
+def test_with_real_pairs_images_without_labels_need_their_lr_image(tiny_copy):
+    write_unlabelled(tiny_copy, 0)
+    (tiny_copy / "imagesLrTr").mkdir()
+    for number in range(5):
+        (tiny_copy / "imagesLrTr" / f"tiny_{number}_0000.nii.gz").touch()
+    with pytest.raises(FileNotFoundError, match="case more_0 has no LR image .*imagesLrTr"):
+        unlabelled(tiny_copy)
+    lr_image = tiny_copy / "imagesLrTr" / "more_0_0000.nii.gz"
+    lr_image.touch()
+    assert unlabelled(tiny_copy)["more_0"].lr_images == (lr_image,)
+
+
+def test_a_case_without_labels_is_read_as_background(tiny_copy):
+    write_unlabelled(tiny_copy, 0)
+    arguments = (*managers(hand_plans(SPACING, (1, 2, 2))), description(tiny_copy))
+    raw = read_raw_case(unlabelled(tiny_copy)["more_0"], *arguments)
+    assert not raw.labelled
+    assert read(tiny_copy).labelled
+    assert raw.hr_seg.shape == (1, *raw.hr_image.shape[1:])
+    assert not raw.hr_seg.any()
+    np.testing.assert_array_equal(raw.hr_image, 1.5 * read(tiny_copy).hr_image)
+
+
+def test_the_largest_image_counts(tiny_dataset, tmp_path):
+    cases = training_files(tiny_dataset, description(tiny_dataset))
+    assert most_voxels(cases.values()) == max(np.prod(shape) for shape in SHAPES[:5])
+    damaged = tmp_path / "imagesTr" / "a_0000.nii.gz"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"12345")
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "labelsTr" / "a.nii.gz").touch()
+    assert most_voxels(training_files(tmp_path, {"file_ending": ".nii.gz"}).values()) == 20
 
 
 def test_a_case_is_read_with_its_stored_dtype(tiny_copy):
@@ -163,3 +233,4 @@ def test_a_pair_is_read_onto_the_refined_grid(tiny_copy):
     np.testing.assert_allclose(raw.hr_image[0, 1:-1, 2:-2, 2:-2], image[1:-1, 2:30, 2:-2], atol=1)
     np.testing.assert_allclose(raw.properties["spacing"], SPACING, rtol=1e-5)
     assert raw.valid is None
+    assert raw.labelled

@@ -213,6 +213,20 @@ def test_class_locations_of_regions_and_ignore_label():
     assert len(class_locations(hr_seg[..., :4], labels)[(2,)]) == 0
 
 
+def test_a_case_without_labels_locates_nothing():
+    """With an ignore label, background is annotated; a case without labels is not."""
+    labels = {"labels": {"background": 0, "side": 1, "ignore": 2}}
+    raw = world_ramp((12, 14, 10), SPACING, border=2)
+    raw = replace(raw, hr_seg=np.zeros_like(raw.hr_seg))
+    plans = hand_plans(SPACING, (1, 2, 2), normalization=["ZScoreNormalization"] * 3)
+    background = make(raw, plans, labels)[0]
+    unlabelled = make(replace(raw, labelled=False), plans, labels)[0]
+    assert background.properties["class_locations"]
+    assert unlabelled.properties["class_locations"] == {}
+    np.testing.assert_array_equal(unlabelled.hr_seg, background.hr_seg)
+    np.testing.assert_array_equal(unlabelled.lr_image, background.lr_image)
+
+
 def test_a_real_pair_is_not_degraded():
     raw = noise_case((8, 12, 10))
     lr_image = np.random.default_rng(1).uniform(1, 2, (1, 4, 6, 10)).astype(np.float32)
