@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from srseg.training.phases import phases_from_json
+
 METHODS_FOLDER = Path(__file__).parent / "methods"
 INPUTS = ("lr", "hr")
 TOPOLOGIES = ("lr", "hr")
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
-_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled")
+_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "phases")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Method:
         augmentation: options of the loader's augmentation.
         unlabelled: empty for labelled cases only, or `fraction`, the share of a batch's samples
             that show cases without labels.
+        phases: of an alternating training, see `srseg.training.phases`; empty for one phase.
         description: one sentence for people.
     """
 
@@ -46,13 +49,15 @@ class Method:
     network: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
+    phases: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content; `method_from_json` inverts it exactly."""
         keys = ("name", "description", "trainer", "input", "network", "losses", "optimizer")
         content = {key: getattr(self, key) for key in (*keys, "augmentation")}
-        return content | ({"unlabelled": self.unlabelled} if self.unlabelled else {})
+        own = {"unlabelled": self.unlabelled, "phases": self.phases}
+        return content | {key: value for key, value in own.items() if value}
 
 
 def method_from_json(content: Mapping[str, Any], source: str = "method") -> Method:
@@ -87,6 +92,8 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
         )
     if not method.losses:
         raise ValueError(f"{source}: losses is empty; give at least one term.")
+    if method.phases:
+        phases_from_json(method.phases, source)
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method

@@ -30,6 +30,7 @@ from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.inference.model_folder import load_checkpoint
 from srseg.networks.build import build_network
+from srseg.networks.output import JointOutput
 from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
@@ -143,15 +144,17 @@ class SRSegTrainer(nnUNetTrainer):
         return self.unwrapped_network().output_scales
 
     def _build_loss(self) -> JointLoss:
+        return JointLoss(self.method.losses, self._loss_context())
+
+    def _loss_context(self) -> LossContext:
         manager = self.configuration_manager
-        context = LossContext(
+        return LossContext(
             label_manager=self.label_manager,
             batch_dice=manager.batch_dice,
             scale=manager.scale,
             ddp=self.is_ddp,
             degradation=degradation_from_plans(manager),
         )
-        return JointLoss(self.method.losses, context)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """Return the method's optimiser; the learning rate is set at every step."""
@@ -289,9 +292,14 @@ class SRSegTrainer(nnUNetTrainer):
 
         return {key: move(value) for key, value in batch.items()}
 
-    def _network_input(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return the image that the method's network reads."""
-        return batch["hr" if self.configuration_manager.input == "hr" else "data"]
+    def _forward(self, batch: dict[str, Any]) -> JointOutput:
+        """Return what the network makes of the image that the method lets it read."""
+        with self.profile.autocast(self.device):
+            return self.network(batch["hr" if self.configuration_manager.input == "hr" else "data"])
+
+    def _training_loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss to descend and its terms: where methods' procedures differ."""
+        return self.loss(self._forward(batch), batch, self._progress())
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one optimiser step; return the loss and its terms.
@@ -302,9 +310,7 @@ class SRSegTrainer(nnUNetTrainer):
         cases, batch = batch["keys"], self._to_device(batch)
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.profile.autocast(self.device):
-            output = self.network(self._network_input(batch))
-        loss, terms = self.loss(output, batch, self._progress())
+        loss, terms = self._training_loss(batch)
         values = {name: float(value) for name, value in terms.items()}
         if not np.isfinite(float(loss.detach())):
             raise RuntimeError(
@@ -326,8 +332,7 @@ class SRSegTrainer(nnUNetTrainer):
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return loss, terms, hard Dice counts and squared SR errors of one batch."""
         batch = self._to_device(batch)
-        with self.profile.autocast(self.device):
-            output = self.network(self._network_input(batch))
+        output = self._forward(batch)
         loss, terms = self.loss(output, batch, self._progress())
         finest = batch["target"][0]
         return {
@@ -350,8 +355,11 @@ class SRSegTrainer(nnUNetTrainer):
         return everybody
 
     def _log_losses(self, outputs: list[dict[str, Any]], prefix: str) -> None:
-        names = outputs[0]["terms"] if outputs else ()
-        means = {name: float(np.mean([o["terms"][name] for o in outputs])) for name in names}
+        values: dict[str, list[float]] = {}  # phases of one epoch may differ in their terms
+        for output in outputs:
+            for name, value in output["terms"].items():
+                values.setdefault(name, []).append(value)
+        means = {name: float(np.mean(own)) for name, own in values.items()}
         total = float(np.mean([output["loss"] for output in outputs])) if outputs else float("nan")
         self.logger.log(f"{prefix}_losses", total, self.current_epoch)
         self.logger.local_logger.log(f"{prefix}_terms", means, self.current_epoch)
