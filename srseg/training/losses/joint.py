@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from srseg.networks.output import JointOutput
+from srseg.training.losses.consistency import CONSISTENCY_OPTIONS, consistency_term
 from srseg.training.losses.edge import EDGE_OPTIONS, edge_term
 from srseg.training.losses.schedule import schedule_from_json
 from srseg.training.losses.segmentation import dice_ce_term
@@ -27,6 +28,7 @@ LOSS_TERMS: dict[str, TermSpec] = {
     "sr_mse": TermSpec(mse_term, needs_sr=True),
     "sr_ssim": TermSpec(ssim_term, SSIM_OPTIONS, needs_sr=True),
     "edge": TermSpec(edge_term, EDGE_OPTIONS, needs_sr=True),
+    "lr_consistency": TermSpec(consistency_term, CONSISTENCY_OPTIONS, needs_sr=True),
     "guidance": TermSpec(guidance_term, GUIDANCE_OPTIONS, needs_sr=True),
 }
 SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
