@@ -71,9 +71,14 @@ class Case:
 
 
 class OpenCases:
-    """The cases of a dataset; the least recently used ones are closed when memory is short."""
+    """The cases of a dataset; the least recently used ones are closed when memory is short.
+
+    Attributes:
+        identifiers: their names, sorted: the order is part of the seed.
+    """
 
     def __init__(self, dataset: CaseFolder, scale: tuple[int, int, int]) -> None:
+        self.identifiers = sorted(dataset.identifiers)
         self._dataset = dataset
         self._scale = scale
         self._cases: OrderedDict[str, Case] = OrderedDict()

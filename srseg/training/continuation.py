@@ -81,7 +81,8 @@ def check_same_batches(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> 
         checkpoint: of an srseg training.
 
     Raises:
-        ValueError: if seed, batch size, fold or augmentation differ; what to give is said.
+        ValueError: if seed, batch size, fold, augmentation or the share of unlabelled cases
+            differ; what to give is said.
     """
     own = checkpoint["srseg"]
     options = {
@@ -102,10 +103,15 @@ def check_same_batches(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> 
             f"the checkpoint is of fold {fold} and cannot be continued as fold {trainer.fold}, "
             "whose validation cases it has been trained on."
         )
-    differences = differing_keys(own["method"]["augmentation"], trainer.method.augmentation)
-    if differences:
-        raise ValueError(
-            f"the checkpoint was trained with another augmentation than method "
-            f"'{trainer.method.name}' has now ({', '.join(differences)} differ); bring the old "
-            "one back to continue it, or train anew without --c."
-        )
+    for what, key in (
+        ("augmentation", "augmentation"),
+        ("share of unlabelled cases", "unlabelled"),
+    ):
+        before, now = own["method"].get(key, {}), getattr(trainer.method, key)
+        differences = differing_keys(before, now)
+        if differences:
+            raise ValueError(
+                f"the checkpoint was trained with another {what} than method "
+                f"'{trainer.method.name}' has now ({', '.join(differences)} differ); bring the "
+                "old one back to continue it, or train anew without --c."
+            )

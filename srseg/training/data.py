@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -10,12 +11,41 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.plans.managers import SRSegConfigurationManager
-from srseg.preprocessing.dataset import SRSegDataset
+from srseg.preprocessing.dataset import UNLABELLED_FOLDER, SRSegDataset
+from srseg.preprocessing.raw_cases import UNLABELLED_IMAGES
 from srseg.training.loader import BatchSource, make_loader
 from srseg.training.method import Method
 from srseg.training.profile import Profile
 
 _NO_END = 2**40  # a time budget has no last batch
+
+
+def unlabelled_dataset(folder: str | Path, method: Method) -> SRSegDataset | None:
+    """Return the cases without labels, None where the method does not ask for any.
+
+    Args:
+        folder: the preprocessed configuration's.
+        method: with `unlabelled`, or without.
+
+    Raises:
+        ValueError: if it asks for them and there are none, or a case has labels as well.
+    """
+    if not method.unlabelled:
+        return None
+    folder = Path(folder)
+    cases = SRSegDataset.get_identifiers(folder / UNLABELLED_FOLDER)
+    if not cases:
+        raise ValueError(
+            f"method '{method.name}' asks for cases without labels and {folder / UNLABELLED_FOLDER}"
+            f" holds none; put images into {UNLABELLED_IMAGES} of the raw dataset and run "
+            "srseg_preprocess."
+        )
+    both = sorted(set(cases) & set(SRSegDataset.get_identifiers(folder)))
+    if both:
+        raise ValueError(
+            f"case {both[0]} is in {folder} with labels and without; run srseg_preprocess."
+        )
+    return SRSegDataset(str(folder / UNLABELLED_FOLDER), cases)
 
 
 def training_batches(
@@ -25,6 +55,7 @@ def training_batches(
     *,
     modality: str,
     label_manager: LabelManager,
+    unlabelled: SRSegDataset | None = None,
     **options: Any,
 ) -> BatchSource:
     """Return the source of augmented batches.
@@ -35,9 +66,10 @@ def training_batches(
     Args:
         dataset: the fold's training cases.
         configuration_manager: for patch, scale and degradation.
-        method: for the augmentation.
+        method: for the augmentation and the share of unlabelled cases.
         modality: of the plans; only MR has a bias field, so elsewhere it is off by default.
         label_manager: nnU-Net's.
+        unlabelled: the cases without labels, from `unlabelled_dataset`.
         **options: further arguments of `BatchSource`.
     """
     augmentation = dict(method.augmentation)
@@ -52,6 +84,8 @@ def training_batches(
         degradation=degradation_from_plans(configuration_manager),
         mode="matched" if paired else "augment",
         augmentation=augmentation,
+        unlabelled=unlabelled,
+        unlabelled_fraction=method.unlabelled.get("fraction", 0.0),
         **options,
     )
 
@@ -102,6 +136,7 @@ def fold_batches(
     position: tuple[int, int],
     modality: str,
     pin_memory: bool,
+    unlabelled: SRSegDataset | None = None,
     **common: Any,
 ) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
     """Return the batches of training and of validation, each without end.
@@ -109,11 +144,12 @@ def fold_batches(
     Args:
         datasets: training and validation cases of the fold.
         configuration_manager: of the merged plans.
-        method: for the augmentation.
+        method: for the augmentation and the share of unlabelled cases.
         profile: of the machine.
         position: epoch and iteration at which training stands.
         modality: of the plans.
         pin_memory: for transfers to a CUDA device.
+        unlabelled: the cases without labels; only training sees them.
         **common: arguments of `BatchSource` that both share.
     """
     epoch, iteration = position
@@ -125,6 +161,7 @@ def fold_batches(
         modality=modality,
         mirror_axes=tuple(range(len(configuration_manager.patch_size))),
         iterations_per_epoch=steps,
+        unlabelled=unlabelled,
         **common,
     )
     val = validation_batches(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import blosc2
@@ -31,7 +32,7 @@ from srseg.training.randomness import (
     stream_number,
 )
 from srseg.training.samples import DegradedSamples, Patch, StoredSamples, Triplet
-from srseg.training.sampling import draw_start, draw_voxel, wants_foreground
+from srseg.training.sampling import draw_start, draw_voxel, num_unlabelled, wants_foreground
 from srseg.training.spatial import rotation_rule
 from srseg.training.targets import Targets
 
@@ -62,6 +63,11 @@ class BatchSource(Dataset):
         mirror_axes: axes that may be flipped, counted as in `lr_patch_size`.
         same_every_epoch: repeat the first epoch's batches, for curves that can be compared.
         samples: which samples of the batch this process makes (several GPUs), None for all.
+        unlabelled: cases without labels, in the form of `dataset`; None for labelled ones only.
+        unlabelled_fraction: share (0 to 1) of the samples that show them, over many batches. They
+            are the last of a batch, and no foreground is asked of them; a labelled sample must
+            show it with the probability `oversample_foreground_percent`, for a batch may have but
+            one.
 
     Raises:
         ValueError: if arguments do not fit each other, or the dataset is empty.
@@ -87,6 +93,8 @@ class BatchSource(Dataset):
         mirror_axes: Sequence[int] = (),
         same_every_epoch: bool = False,
         samples: Sequence[int] | None = None,
+        unlabelled: CaseFolder | None = None,
+        unlabelled_fraction: float = 0.0,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown loader mode '{mode}'; known: {', '.join(MODES)}.")
@@ -94,12 +102,18 @@ class BatchSource(Dataset):
             raise ValueError("the loader mode 'augment' needs a degradation, got none.")
         if not dataset.identifiers:
             raise ValueError("there is no case to load: the split has none on this side.")
-        self._identifiers = sorted(dataset.identifiers)  # the order is part of the seed
+        if not (unlabelled_fraction == 0 if unlabelled is None else 0 < unlabelled_fraction < 1):
+            raise ValueError(
+                "the unlabelled fraction is between 0 and 1 with unlabelled cases and 0 without, "
+                f"got {unlabelled_fraction}."
+            )
         self._two_dimensional = len(lr_patch_size) == 2
         scale = checked_scale(scale_3d)
         patch = _patch(lr_patch_size, scale, degradation)
         self._patch = patch
-        self._cases = OpenCases(dataset, scale)
+        self._labelled = OpenCases(dataset, scale)
+        self._unlabelled = None if unlabelled is None else OpenCases(unlabelled, scale)
+        self._unlabelled_fraction = unlabelled_fraction
         self._batch_size = batch_size
         self._samples = list(range(batch_size) if samples is None else samples)
         self._foreground_percent = oversample_foreground_percent
@@ -129,7 +143,8 @@ class BatchSource(Dataset):
             data (B, C, z, y, x) float32, hr (B, C, Z, Y, X) float32, target: list of
             (B, 1, Z, Y, X) int16 labels or (B, R, Z, Y, X) bool regions, one per scale,
             valid (B, 1, Z, Y, X) bool, keys: list of cases. Without the first spatial axis for a
-            2d configuration.
+            2d configuration. With unlabelled cases also labelled (B,) bool: where it is False the
+            targets are background and mean nothing.
 
         Raises:
             RuntimeError: if a case cannot be read; it is named.
@@ -137,29 +152,40 @@ class BatchSource(Dataset):
         epoch, iteration = divmod(number, self._iterations_per_epoch)
         epoch = 0 if self._same_every_epoch else epoch
         key = (self._seed, self._fold, epoch, iteration, self._stream)
+        # not by `number`, which depends on the epochs' length
+        num_labelled = self._batch_size - num_unlabelled(
+            epoch + iteration, self._batch_size, self._unlabelled_fraction
+        )
         with torch.no_grad(), kept_global_state(), one_thread():
-            made = [self._sample(sample, draws_of(key, sample)) for sample in self._samples]
+            made = [
+                self._sample(sample, draws_of(key, sample), labelled=sample < num_labelled)
+                for sample in self._samples
+            ]
         cases, triplets = zip(*made, strict=True)
         lr_image, hr_image, hr_seg, valid = (
             self._stacked([vars(triplet)[name] for triplet in triplets])
             for name in ("lr_image", "hr_image", "hr_seg", "valid")
         )
-        return {
+        batch = {
             "data": lr_image,
             "hr": hr_image,
             "target": self._targets(hr_seg),
             "valid": valid,
             "keys": list(cases),
         }
+        if self._unlabelled is not None:
+            batch["labelled"] = torch.tensor([sample < num_labelled for sample in self._samples])
+        return batch
 
-    def _sample(self, sample: int, draws: Draws) -> tuple[str, Triplet]:
+    def _sample(self, sample: int, draws: Draws, *, labelled: bool) -> tuple[str, Triplet]:
         """Return the case and the triplet at one position of the batch."""
-        identifier = self._identifiers[draws.numpy.integers(len(self._identifiers))]
+        pool = self._labelled if labelled else self._unlabelled
+        identifier = pool.identifiers[draws.numpy.integers(len(pool.identifiers))]
         try:
-            case = self._cases[identifier]
-            foreground = wants_foreground(sample, self._batch_size, self._foreground_percent)
+            case = pool[identifier]
+            foreground = labelled and self._wants_foreground(sample, draws)
             centre = None
-            if foreground or self._has_ignore:
+            if labelled and (foreground or self._has_ignore):
                 centre = draw_voxel(
                     draws.numpy,
                     case.class_locations,
@@ -174,6 +200,8 @@ class BatchSource(Dataset):
                 centre=None if centre is None else centre // scale,
             )
             triplet = self._make(case, lr_start, draws)
+            if not labelled:
+                triplet = replace(triplet, hr_seg=torch.zeros_like(triplet.hr_seg))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise RuntimeError(f"case {identifier}: cannot be loaded: {error}") from error
         triplet = flipped_and_turned(
@@ -184,6 +212,11 @@ class BatchSource(Dataset):
             alike_planes=self._alike_planes,
         )
         return identifier, triplet
+
+    def _wants_foreground(self, sample: int, draws: Draws) -> bool:
+        if self._unlabelled is None:
+            return wants_foreground(sample, self._batch_size, self._foreground_percent)
+        return draws.numpy.random() < self._foreground_percent
 
     def _stacked(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         stacked = torch.stack(arrays)

@@ -16,6 +16,7 @@ from srseg.inference.model_folder import load_checkpoint
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import load_plans
 from srseg.training.continuation import check_same_batches, newest_checkpoint
+from srseg.training.data import unlabelled_dataset
 from srseg.training.merge import merged_plans
 from srseg.training.method import load_method
 from srseg.training.pretrained import load_pretrained_weights
@@ -102,7 +103,8 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
 
     Raises:
         ValueError, FileNotFoundError: for unknown names (the known ones are listed), a dataset
-            that is not preprocessed, or options that contradict each other.
+            that is not preprocessed or lacks the unlabelled cases that the method asks for, or
+            options that contradict each other.
     """
     preprocessed = environment.required_folder("nnUNet_preprocessed")
     environment.required_folder("nnUNet_results")
@@ -117,6 +119,8 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
         raise FileNotFoundError(
             f"{data_folder} holds no preprocessed cases; run srseg_preprocess -d {name} first."
         )
+    if not request.only_validate:  # that needs no more than the fold's own cases
+        unlabelled_dataset(data_folder, method)
     dataset_json = load_json(str(folder / "dataset.json"))
     plans = merged_plans(plans_manager, request.configuration, method, dataset_json)
     plans["continue_training"] = request.continue_training

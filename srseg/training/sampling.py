@@ -7,6 +7,7 @@ as at inference. (nnU-Net lets a patch hang over the border by half its size.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,24 @@ def wants_foreground(sample: int, batch_size: int, foreground_percent: float) ->
     As in nnU-Net: the last `foreground_percent` (a share, 0 to 1) of a batch does, rounded.
     """
     return sample >= round(batch_size * (1 - foreground_percent))
+
+
+def num_unlabelled(position: int, batch_size: int, fraction: float) -> int:
+    """Return how many samples of a batch show cases without labels.
+
+    What `fraction` leaves over of a whole sample adds up from batch to batch, so the share holds
+    for any batch size; single samples alternate at 0.5, beginning with a labelled one. Of two
+    samples or more, one at least is labelled.
+
+    Args:
+        position: of the batch; consecutive batches have consecutive ones.
+        batch_size: samples of the whole batch.
+        fraction: share of samples, 0 to 1.
+    """
+    share = batch_size * fraction
+    if batch_size > 1:
+        share = min(share, batch_size - 1)
+    return math.floor((position + 1) * share) - math.floor(position * share)
 
 
 def padding_below(shape: Sequence[int], patch_size: Sequence[int]) -> np.ndarray:

@@ -19,6 +19,7 @@ DEGRADATION = Degradation(DegradationSpec((AxisDegradation("area"),) * 3), SCALE
 class CountingDataset:
     def __init__(self, dataset):
         self._dataset = dataset
+        self.identifiers = dataset.identifiers[::-1]
         self.opened = []
 
     def load_case(self, identifier):
@@ -49,6 +50,10 @@ def test_a_case_has_what_sampling_needs(dataset):
     assert case.background.view(-1).tolist() == [BACKGROUND]
     assert case.class_locations[1].tolist() == [[1, 2, 4]]
     assert case.class_locations[2].shape == (0, 3)
+
+
+def test_the_names_are_sorted_whatever_the_folder_lists_first(dataset):
+    assert OpenCases(dataset, SCALE).identifiers == ["case0", "case1", "case2"]
 
 
 def test_a_case_is_opened_once(dataset):

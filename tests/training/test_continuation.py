@@ -121,6 +121,10 @@ def test_the_same_training_may_go_on():
             {"method": SimpleNamespace(name="Mine", augmentation={"flip_probability": 0.25})},
             r"another augmentation than method 'Mine' has now \(.*flip_probability.* differ\)",
         ),
+        (
+            {"method": load_method("SRSegTrainer_semi")},
+            r"another share of unlabelled cases than method .*semi' has now \(fraction differ\)",
+        ),
     ],
 )
 def test_other_batches_are_refused(changes, message):

@@ -6,6 +6,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.degradation.degradation import degradation_from_plans
+from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training import data
 from srseg.training.method import load_method
 from srseg.training.profile import Profile
@@ -41,11 +42,15 @@ def batches(write_case, open_dataset):
         hr_seg = (image > 1).astype(np.int16)
         write_case(f"case{number}", image, hr_seg, degradation=degradation, keys=(1,))
 
-    def first(count, position=(0, 0)):
+    def first(count, position=(0, 0), method="SRSegTrainer", unlabelled=()):
+        dataset = open_dataset()
+        folder, labelled = dataset.source_folder, [*dataset.identifiers]
+        labelled = [case for case in labelled if case not in unlabelled]
         iterators = data.fold_batches(
-            (open_dataset(), open_dataset()),
+            (SRSegDataset(folder, labelled), SRSegDataset(folder, labelled)),
             configuration_manager,
-            load_method("SRSegTrainer"),
+            load_method(method),
+            unlabelled=SRSegDataset(folder, list(unlabelled)) if unlabelled else None,
             profile=STEPS,
             position=position,
             modality="MR",
@@ -72,3 +77,34 @@ def test_both_go_on_where_training_stands(batches):
         assert batch["keys"] == other["keys"]
     for batch, other in zip(val[:2], val_later, strict=True):  # the same in every epoch
         assert torch.equal(batch["data"], other["data"])
+
+
+def test_only_training_sees_cases_without_labels(batches):
+    train, val = batches(8, method="SRSegTrainer_semi", unlabelled=("case1", "case4"))
+    for batch in train:
+        assert batch["labelled"].tolist() == [True, False]
+        assert batch["keys"][0] not in ("case1", "case4")
+        assert batch["keys"][1] in ("case1", "case4")
+    for batch in val:
+        assert "labelled" not in batch
+        assert not {"case1", "case4"} & set(batch["keys"])
+
+
+def test_cases_without_labels_are_looked_for_where_a_method_asks(tmp_path):
+    semi, default = load_method("SRSegTrainer_semi"), load_method("SRSegTrainer")
+    assert data.unlabelled_dataset(tmp_path, default) is None
+    message = "method 'SRSegTrainer_semi' asks .*unlabelled holds none; put images into imagesUnTr"
+    with pytest.raises(ValueError, match=message):
+        data.unlabelled_dataset(tmp_path, semi)
+    (tmp_path / "unlabelled").mkdir()
+    for file in ("a.pkl", "unlabelled/b.pkl", "unlabelled/c.pkl"):
+        (tmp_path / file).touch()
+    assert data.unlabelled_dataset(str(tmp_path), semi).identifiers == ["b", "c"]
+    (tmp_path / "c.pkl").touch()
+    with pytest.raises(ValueError, match="case c is in .* with labels and without; run srseg_prep"):
+        data.unlabelled_dataset(tmp_path, semi)
+
+
+def test_a_share_without_cases_to_draw_is_refused(batches):
+    with pytest.raises(ValueError, match=r"between 0 and 1 with unlabelled cases"):
+        batches(1, method="SRSegTrainer_semi")

@@ -12,6 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.degradation.degradation import Degradation
 from srseg.degradation.spec import AxisDegradation, DegradationSpec, default_degradation
+from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.augmentation import AugmentationOptions
 from srseg.training.loader import BatchSource, make_loader
 from tests.training.synthetic import BACKGROUND, smooth_noise
@@ -35,6 +36,7 @@ LOCAL = Degradation(
     SPACING,
 )
 NONE = AugmentationOptions.none().to_json()
+SEEN = 99.0  # what unlabelled cases show in the place of label 1
 
 
 def labels_of(hr_image):
@@ -44,6 +46,17 @@ def labels_of(hr_image):
     hr_seg[:, 6:8, 4:6, 6:9] = 2
     hr_seg[:, :2] = -1
     return hr_seg
+
+
+@pytest.fixture
+def unlabelled(dataset, write_case):
+    """Two cases that look like those of `dataset`, which does not know them; see `SEEN`."""
+    for name, shape in (("more0", (40, 24, 63)), ("more1", SHAPES[2])):
+        image = smooth_noise(shape, 7)
+        hr_seg = labels_of(image)
+        image[hr_seg == 1] = SEEN
+        write_case(name, image, hr_seg, degradation=DEGRADATION)
+    return SRSegDataset(dataset.source_folder, ["more1", "more0"])
 
 
 @pytest.fixture
@@ -220,6 +233,94 @@ def test_the_last_samples_show_foreground(dataset):
     shown = torch.stack([(batches[i]["target"][0] > 0).flatten(1).any(1) for i in range(40)])
     assert shown[:, 1:].all()
     assert 0.1 < shown[:, 0].float().mean() < 0.95
+
+
+@pytest.mark.parametrize("mode", ["augment", "matched"])
+@pytest.mark.parametrize(("batch_size", "expected"), [(3, [2, 1]), (2, [1, 1]), (1, [1, 0])])
+def test_a_batch_mixes_labelled_and_unlabelled_cases(
+    dataset, unlabelled, mode, batch_size, expected
+):
+    both = {"unlabelled": unlabelled, "unlabelled_fraction": 0.5}
+    batches = source(dataset, mode=mode, batch_size=batch_size, **both)
+    for number, num_labelled in enumerate(expected):
+        batch = batches[number]
+        assert batch["labelled"].dtype == torch.bool
+        assert batch["labelled"].tolist() == [i < num_labelled for i in range(batch_size)]
+        for i, key in enumerate(batch["keys"]):
+            assert key in (dataset if i < num_labelled else unlabelled).identifiers
+        assert batch["data"].shape == (batch_size, 1, *PATCH)
+        assert all(not target[num_labelled:].any() for target in batch["target"])
+        assert {target.dtype for target in batch["target"]} == {torch.int16}
+        assert batch["valid"].flatten(1).any(1).all()  # SR terms count in all of them
+
+
+def test_without_unlabelled_cases_no_batch_speaks_of_labels(dataset):
+    assert "labelled" not in source(dataset)[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_mixed_batches_are_pure_functions_too(dataset, unlabelled, batch_size):
+    def mixed(**changes):
+        both = {"unlabelled": unlabelled, "unlabelled_fraction": 0.5}
+        return source(dataset, batch_size=batch_size, **both, **changes)
+
+    expected = [mixed()[i] for i in range(6)]
+    for batch, other in zip(
+        make_loader(mixed(), start=2, stop=6, num_workers=2), expected[2:], strict=True
+    ):
+        assert_same(batch, other)
+    longer = mixed(iterations_per_epoch=5)  # batch 4 is iteration 0 of epoch 1
+    assert_same(longer[3], expected[3])
+    assert_same(longer[5], expected[4])
+    assert len({tuple(batch["labelled"].tolist()) for batch in expected}) == 3 - batch_size
+
+
+def test_processes_share_a_mixed_batch_sample_by_sample(dataset, unlabelled):
+    both = {"unlabelled": unlabelled, "unlabelled_fraction": 0.5, "batch_size": 4}
+    whole, shared = source(dataset, **both)[2], source(dataset, **both, samples=[1, 3])[2]
+    assert whole["labelled"].tolist() == [True, True, False, False]
+    assert shared["labelled"].tolist() == [True, False]
+    assert torch.equal(shared["data"], whole["data"][[1, 3]])
+
+
+def test_foreground_is_asked_of_labelled_samples_only(dataset, unlabelled):
+    both = {"unlabelled": unlabelled, "unlabelled_fraction": 0.5, "augmentation": None}
+    shown, seen, third = [], [], []
+    always = source(dataset, batch_size=2, **both, oversample_foreground_percent=1.0)
+    rarely = source(dataset, batch_size=2, **both, oversample_foreground_percent=0.33)
+    never = source(dataset, batch_size=2, **both, oversample_foreground_percent=0.0)
+    for i in range(60):
+        batch = always[i]
+        shown.append((batch["target"][0][0] > 0).any().item())
+        if batch["keys"][1] == "more0":  # its foreground is in a small part of it
+            seen.append((batch["hr"][1] == SEEN).any().item())
+        third.append(not torch.equal(rarely[i]["hr"][0], never[i]["hr"][0]))
+    assert all(shown)
+    assert len(seen) > 20
+    assert np.mean(seen) < 0.5
+    assert 0.1 < np.mean(third) < 0.5  # a batch's only labelled sample is not left without
+
+
+def test_unlabelled_regions_are_background(dataset, unlabelled):
+    labels = {"background": 0, "both": [1, 2], "inner": [2], "ignore": 3}
+    both = {"unlabelled": unlabelled, "unlabelled_fraction": 0.5}
+    batch = source(dataset, label_manager=LabelManager(labels, [1, 2]), batch_size=2, **both)[0]
+    assert [t.dtype for t in batch["target"]] == [torch.bool] * 2
+    assert batch["target"][0][0].any()
+    assert not any(target[1].any() for target in batch["target"])
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5])
+def test_a_fraction_that_leaves_one_kind_out_is_refused(dataset, unlabelled, fraction):
+    with pytest.raises(
+        ValueError, match=f"between 0 and 1 with unlabelled cases .* got {fraction}"
+    ):
+        source(dataset, unlabelled=unlabelled, unlabelled_fraction=fraction)
+
+
+def test_a_fraction_of_nothing_is_refused(dataset):
+    with pytest.raises(ValueError, match=r"and 0 without, got 0.5"):
+        source(dataset, unlabelled_fraction=0.5)
 
 
 def test_with_an_ignore_label_every_sample_shows_something_annotated(write_case, open_dataset):

@@ -27,6 +27,12 @@ def test_a_users_own_file_is_read(tmp_path):
     assert load_method(str(file)).name == "Mine"
 
 
+def test_unlabelled_cases_are_asked_for_by_their_share():
+    method = method_from_json({**GOOD, "unlabelled": {"fraction": 0.25}})
+    assert method.unlabelled == method.to_json()["unlabelled"] == {"fraction": 0.25}
+    assert "unlabelled" not in method_from_json(GOOD).to_json()
+
+
 def test_unknown_method_lists_the_known():
     with pytest.raises(ValueError, match="known: .*SRSegTrainer"):
         load_method("PFSegg")
@@ -41,6 +47,15 @@ def test_unknown_method_lists_the_known():
         ({"network": {"clas": 1}}, r"unknown keys \['clas'\] in network"),
         ({"network": {"topology": "mr"}}, "unknown topology .mr.; known: lr, hr"),
         ({"losses": {}}, "at least one term"),
+        (
+            {"unlabelled": {"share": 0.5}},
+            r"unknown keys \['share'\] in unlabelled; known: fraction",
+        ),
+        ({"unlabelled": {}}, r"unlabelled is \{\}; it must hold a fraction between 0 and 1"),
+        ({"unlabelled": {"fraction": 1}}, "a fraction between 0 and 1"),
+        ({"unlabelled": {"fraction": True}}, "a fraction between 0 and 1"),
+        ({"unlabelled": {"fraction": "0.5"}}, "a fraction between 0 and 1"),
+        ({"unlabelled": 0.5}, "unlabelled is 0.5; it must hold a fraction"),
     ],
 )
 def test_wrong_content_is_named(change, message):

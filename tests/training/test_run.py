@@ -78,6 +78,13 @@ def test_missing_checkpoints_list_what_is_there(tmp_path):
     assert found == tmp_path / "checkpoint_best.pth"
 
 
+def test_a_method_that_asks_for_unlabelled_cases_is_refused_without_them(trained_folders):
+    semi = {"method": "SRSegTrainer_semi"}
+    with pytest.raises(ValueError, match="asks for cases without labels and .* holds none"):
+        build_trainer(request(**semi), CPU)
+    build_trainer(request(**semi, only_validate=True), CPU)  # needs none
+
+
 def test_unprocessed_dataset_says_what_to_run(trained_folders, tmp_path, monkeypatch):
     preprocessed = Path(tmp_path / "preprocessed")
     source = next((trained_folders / "nnUNet_preprocessed").iterdir())

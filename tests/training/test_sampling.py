@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
-from srseg.training.sampling import draw_start, draw_voxel, padding_below, wants_foreground
+from srseg.training.sampling import (
+    draw_start,
+    draw_voxel,
+    num_unlabelled,
+    padding_below,
+    wants_foreground,
+)
 
 PATCH = (4, 6, 5)
 
@@ -28,6 +34,32 @@ def generator(seed=0):
 )
 def test_the_last_third_of_a_batch_shows_foreground(batch_size, percent, expected):
     assert [wants_foreground(i, batch_size, percent) for i in range(batch_size)] == expected
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "expected"),
+    [
+        (1, 0.5, [0, 1, 0, 1]),  # by hand: single samples alternate
+        (1, 0.25, [0, 0, 0, 1]),
+        (2, 0.5, [1, 1, 1, 1]),
+        (2, 0.25, [0, 1, 0, 1]),
+        (3, 0.5, [1, 2, 1, 2]),
+        (2, 0.9, [1, 1, 1, 1]),  # one of two stays labelled
+        (4, 0.99, [3, 3, 3, 3]),
+        (9, 0.0, [0, 0, 0, 0]),
+    ],
+)
+def test_the_share_of_unlabelled_samples_holds_over_batches(batch_size, fraction, expected):
+    assert [num_unlabelled(i, batch_size, fraction) for i in range(4)] == expected
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.29, 1 / 3, 0.7])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
+def test_no_share_is_lost_to_rounding(batch_size, fraction):
+    counts = [num_unlabelled(i, batch_size, fraction) for i in range(1000)]
+    share = min(batch_size * fraction, max(1, batch_size - 1))
+    assert abs(sum(counts) - 1000 * share) <= 1
+    assert max(counts) - min(counts) <= 1
 
 
 def test_patches_stay_inside_and_reach_every_place():
