@@ -114,7 +114,7 @@ class HRStage(nn.Module):
 
     def hidden(self, features: torch.Tensor) -> torch.Tensor:
         """Return what the heads read, (B, width, Z, Y, X), for features (B, F, z, y, x)."""
-        hidden = _channels_last_on_cpu(features)
+        hidden = channels_last_on_cpu(features)
         hidden = hidden if self.upsample is None else self.upsample(hidden)
         return self.convs(hidden)
 
@@ -124,7 +124,7 @@ class HRStage(nn.Module):
         """Return logits and SR image as `forward`, from the result of `hidden`."""
         with full_precision(hidden.device.type):
             heads = [head for head in (self.seg_head, self.sr_head) if head is not None]
-            results = list(_pointwise(hidden.float(), heads))
+            results = list(pointwise(hidden.float(), heads))
             image = self.interpolation(lr_image) + results.pop() if self.sr_head else None
             return results[0] if results else None, image
 
@@ -165,7 +165,7 @@ def check_same_region(features: torch.Tensor, lr_image: torch.Tensor) -> None:
         )
 
 
-def _channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:
+def channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:
     """Return `features` in the layout that CPU convolutions of few channels are fastest in.
 
     Nothing in the HR stage needs another layout, so one small copy here serves all of it. The
@@ -177,7 +177,7 @@ def _channels_last_on_cpu(features: torch.Tensor) -> torch.Tensor:
     return features.contiguous(memory_format=layout)
 
 
-def _pointwise(hidden: torch.Tensor, heads: Sequence[nn.Linear]) -> Sequence[torch.Tensor]:
+def pointwise(hidden: torch.Tensor, heads: Sequence[nn.Linear]) -> Sequence[torch.Tensor]:
     """Return the (B, out, Z, Y, X) results of `heads`, each on its own share of the channels.
 
     One matrix product for all: a 1x1 convolution per head takes several times as long on a CPU,

@@ -48,6 +48,14 @@ class Interpolation(nn.Module):
         """LR voxels of context per axis that an HR voxel depends on."""
         return tuple(0 if factor == 1 else REACH for factor in self.scale)
 
+    def reach_beyond(self, margin: Sequence[int]) -> tuple[int, ...]:
+        """LR voxels of context per axis and side that a neighbourhood on the HR grid depends on.
+
+        Args:
+            margin: HR voxels per axis by which it goes beyond an LR voxel's own; none is `reach`.
+        """
+        return tuple(_reach(factor, more) for factor, more in zip(self.scale, margin, strict=True))
+
     def forward(self, lr_image: torch.Tensor) -> torch.Tensor:
         """Return `lr_image` (B, C, z, y, x) as float32 on the HR grid (B, C, Z, Y, X)."""
         with full_precision(lr_image.device.type):
@@ -57,6 +65,16 @@ class Interpolation(nn.Module):
                 if weights is not None:
                     image = _refine_axis(image, 2 + i, weights)
         return image
+
+
+def _reach(scale: int, margin: int) -> int:
+    if scale == 1:
+        return margin
+    downwards = [  # per phase, the farthest neighbour with a weight; upwards is its mirror image
+        max(REACH - i for i, weight in enumerate(row) if abs(weight) > 1e-6)
+        for row in phase_weights(scale)
+    ]
+    return max(downwards[i % scale] - i // scale for i in range(-margin, scale))
 
 
 def _refine_axis(image: torch.Tensor, axis: int, weights: torch.Tensor) -> torch.Tensor:

@@ -63,3 +63,21 @@ def test_interpolation_stays_float32_under_autocast_and_leaves_no_weights():
     assert torch.equal(inside, interpolation(lr_image))
     assert not interpolation.state_dict()
     assert interpolation.reach == (2, 0, 2)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("margin", [0, 1, 2, 3, 6])
+def test_reach_beyond_is_where_a_neighbourhood_stops_to_depend_on_the_image(scale, margin):
+    size, middle = 31, 15
+    lr_image = torch.zeros(1, 1, size, 1, requires_grad=True)
+    interpolation = Interpolation((scale, 1))
+    start, stop = middle * scale - margin, (middle + 1) * scale + margin
+    around = interpolation(lr_image)[0, 0, start:stop, 0]
+    seen = torch.zeros(size, dtype=torch.bool)
+    for value in around:  # one by one: weights of neighbours may cancel
+        (gradient,) = torch.autograd.grad(value, lr_image, retain_graph=True)
+        seen |= gradient[0, 0, :, 0].abs() > 1e-6
+    first, last = seen.nonzero().min().item(), seen.nonzero().max().item()
+    reach = interpolation.reach_beyond((margin, 0))
+    assert reach == (middle - first, 0) == (last - middle, 0)
+    assert margin or reach == interpolation.reach
