@@ -19,7 +19,7 @@ METHODS_FOLDER = Path(__file__).parent / "methods"
 INPUTS = ("lr", "hr")
 TOPOLOGIES = ("lr", "hr")
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
-_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "phases")
+_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "phases", "guidance")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Method:
         unlabelled: empty for labelled cases only, or `fraction`, the share of a batch's samples
             that show cases without labels.
         phases: of an alternating training, see `srseg.training.phases`; empty for one phase.
+        guidance: of a network that takes an HR crop: `policy`, `fraction`, `drop_probability` and,
+            for the policy "box", `box`, as `GuidanceCutter` takes them; empty for none.
         description: one sentence for people.
     """
 
@@ -50,13 +52,14 @@ class Method:
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, Any] = field(default_factory=dict)
+    guidance: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content; `method_from_json` inverts it exactly."""
         keys = ("name", "description", "trainer", "input", "network", "losses", "optimizer")
         content = {key: getattr(self, key) for key in (*keys, "augmentation")}
-        own = {"unlabelled": self.unlabelled, "phases": self.phases}
+        own = {"unlabelled": self.unlabelled, "phases": self.phases, "guidance": self.guidance}
         return content | {key: value for key, value in own.items() if value}
 
 
@@ -92,11 +95,23 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
         )
     if not method.losses:
         raise ValueError(f"{source}: losses is empty; give at least one term.")
+    _check_guidance(method.guidance, source)
     if method.phases:
         phases_from_json(method.phases, source)
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method
+
+
+def _check_guidance(options: Any, source: str) -> None:
+    known = ("policy", "fraction", "drop_probability", "box")
+    unknown = sorted(set(options) - set(known)) if isinstance(options, Mapping) else []
+    if unknown:
+        raise ValueError(
+            f"{source}: unknown keys {unknown} in guidance; known: {', '.join(known)}."
+        )
+    if options and "policy" not in options:
+        raise ValueError(f"{source}: guidance lacks policy.")
 
 
 def _check_unlabelled(options: Any, source: str) -> None:

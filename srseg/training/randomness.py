@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 # training and validation draw independently; a number, once given, stays: it is part of the seed
-_STREAMS = {"training": 0, "validation": 1}
+_STREAMS = {"training": 0, "validation": 1, "guidance": 2}
 # stands for the fold "all"; no cross-validation has that many folds
 _FOLD_ALL = 2**16
 
@@ -46,7 +46,7 @@ def fold_number(fold: int | str) -> int:
 
 
 def stream_number(stream: str) -> int:
-    """Return the number of a stream of batches, "training" or "validation".
+    """Return the number of a stream of draws: "training" or "validation" batches, "guidance".
 
     Raises:
         ValueError: for any other name.
@@ -72,6 +72,13 @@ def draws_of(key: tuple[int, ...], sample: int) -> Draws:
     generator = torch.Generator()
     generator.manual_seed(_word(for_torch))
     return Draws(np.random.default_rng(for_numpy), generator)
+
+
+def generator_of(key: tuple[int, ...]) -> torch.Generator:
+    """Return a generator that the key alone seeds; see `draws_of` for the key."""
+    generator = torch.Generator()
+    generator.manual_seed(_word(np.random.SeedSequence(key)))
+    return generator
 
 
 @contextmanager

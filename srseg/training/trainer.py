@@ -36,12 +36,14 @@ from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
 from srseg.training.data import fold_batches, samples_of_rank, unlabelled_dataset
+from srseg.training.guidance import GuidanceCutter
 from srseg.training.losses.joint import JointLoss, LossContext
 from srseg.training.method import Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
 from srseg.training.optimizer import build_optimizer, learning_rate_at
 from srseg.training.profile import Profile, profile_for
 from srseg.training.progress_log import ProgressLog
+from srseg.training.randomness import fold_number, generator_of, stream_number
 from srseg.training.stopping import StopRequest
 from srseg.training.validation import ValidationRequest, validate
 
@@ -81,6 +83,7 @@ class SRSegTrainer(nnUNetTrainer):
         self.partial_epoch: list[dict[str, Any]] = []
         self.profile = profile_for(self.device, self.configuration_manager.batch_size)
         self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
+        self.guidance_cutter: GuidanceCutter | None = None
         self._last_save = time.monotonic()
         self.stop_request = StopRequest()
 
@@ -101,6 +104,7 @@ class SRSegTrainer(nnUNetTrainer):
         if self.was_initialized:
             raise RuntimeError("configure() must be called before initialize().")
         self.method, self.profile, self.seed = method, profile, seed
+        self.guidance_cutter = GuidanceCutter(**method.guidance) if method.guidance else None
         self.initial_lr = float(method.optimizer["learning_rate"])
         self.weight_decay = float(method.optimizer.get("weight_decay", 0.0))
         self.num_epochs = num_epochs
@@ -294,8 +298,16 @@ class SRSegTrainer(nnUNetTrainer):
 
     def _forward(self, batch: dict[str, Any]) -> JointOutput:
         """Return what the network makes of the image that the method lets it read."""
+        image = batch["hr" if self.configuration_manager.input == "hr" else "data"]
+        extra: dict[str, Any] = {}
+        if self.guidance_cutter is not None and self.network.training:
+            position = (self.current_epoch, self.iteration)
+            chance = generator_of(
+                (self.seed, fold_number(self.fold), *position, stream_number("guidance"))
+            )
+            extra["guidance"], batch["guidance_mask"] = self.guidance_cutter(batch["hr"], chance)
         with self.profile.autocast(self.device):
-            return self.network(batch["hr" if self.configuration_manager.input == "hr" else "data"])
+            return self.network(image, **extra)
 
     def _training_loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss to descend and its terms: where methods' procedures differ."""

@@ -73,3 +73,20 @@ def test_broken_json_names_the_file(tmp_path):
     file.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="broken.json is not valid JSON"):
         load_method(str(file))
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_every_shipped_file_is_read_and_written_alike(name):
+    method = load_method(name)
+    assert method.name == name
+    assert method.description
+    assert method_from_json(method.to_json()) == method
+
+
+@pytest.mark.parametrize(
+    ("guidance", "message"),
+    [({"polcy": "centre"}, r"unknown keys \['polcy'\] in guidance"), ({"fraction": 0.5}, "lacks")],
+)
+def test_wrong_guidance_is_named(guidance, message):
+    with pytest.raises(ValueError, match=message):
+        method_from_json({**GOOD, "guidance": guidance})
