@@ -50,18 +50,20 @@ def architecture() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def make_network() -> Callable[..., nn.Module]:
-    """A function that builds a seeded JointUNet from scale, channels, classes and arch_kwargs."""
+    """A function that builds a seeded network from scale, channels, classes and arch_kwargs."""
 
     def make(
         scale: tuple[int, ...],
         channels: int = 1,
         num_classes: int = 3,
         *,
+        network_class: str = "joint_unet.JointUNet",
         deep_supervision: bool = False,
         **changes: Any,
     ) -> nn.Module:
         torch.manual_seed(3)
         planned = tiny_architecture(len(scale), scale=list(scale), **changes)
+        planned["network_class_name"] = f"srseg.networks.{network_class}"
         return build_network(planned, channels, num_classes, deep_supervision=deep_supervision)
 
     return make
