@@ -11,8 +11,8 @@ from torch import nn
 from srseg.networks.output import JointOutput
 from srseg.training.losses.consistency import CONSISTENCY_OPTIONS, consistency_term
 from srseg.training.losses.edge import EDGE_OPTIONS, edge_term
+from srseg.training.losses.lr_grid import DICE_CE_OPTIONS, dice_ce_term
 from srseg.training.losses.schedule import schedule_from_json
-from srseg.training.losses.segmentation import dice_ce_term
 from srseg.training.losses.ssim import SSIM_OPTIONS, ssim_term
 from srseg.training.losses.super_resolution import (
     GUIDANCE_OPTIONS,
@@ -23,7 +23,7 @@ from srseg.training.losses.super_resolution import (
 from srseg.training.losses.terms import LossContext, TermSpec, checked_options
 
 LOSS_TERMS: dict[str, TermSpec] = {
-    "dice_ce": TermSpec(dice_ce_term),
+    "dice_ce": TermSpec(dice_ce_term, DICE_CE_OPTIONS),
     "sr_l1": TermSpec(l1_term, needs_sr=True),
     "sr_mse": TermSpec(mse_term, needs_sr=True),
     "sr_ssim": TermSpec(ssim_term, SSIM_OPTIONS, needs_sr=True),
@@ -77,7 +77,9 @@ class JointLoss(nn.Module):
 
         Args:
             output: the network's; `seg` is a list, finest first.
-            batch: `data`, `hr`, `target` (list), `valid` on the output's device.
+            batch: `data`, `hr`, `target` (list), `valid` on the output's device; `labelled` and
+                `has_hr`, (B,) bool, where not every sample has a segmentation or an HR image;
+                `guidance_mask` (B, 1, Z, Y, X) bool where the network was given some.
             progress: share of training done, in [0, 1]; the schedules read it.
             round: of an alternating training, counted from 0; the schedules read it.
 
@@ -89,6 +91,7 @@ class JointLoss(nn.Module):
                 f"the loss terms {sorted(SR_TERMS & set(self.terms))} need an SR image, "
                 "the network gives none."
             )
+        weights = {name: weight(progress, round) for name, weight in self.schedules.items()}
         values = {name: term(output, batch) for name, term in self.terms.items()}
-        weighted = [self.schedules[name](progress, round) * value for name, value in values.items()]
+        weighted = [weights[name] * value for name, value in values.items()]
         return torch.stack(weighted).sum(), {name: v.detach() for name, v in values.items()}

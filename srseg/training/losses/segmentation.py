@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.distributed as dist
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -12,7 +13,6 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from srseg.training.losses.counted import per_sample, zero_of
-from srseg.training.losses.terms import LossContext, Term
 
 MASKED_LABEL = -1  # what voxels that no loss may see carry in a label map
 
@@ -110,17 +110,28 @@ class DiceAndCrossEntropy(nn.Module):
         """
         check_shapes(logits, targets)
         if labelled is not None:
-            if self.gathers:  # every process must bring as many samples
-                valid = valid & per_sample(labelled, valid)
-            elif not labelled.any():
+            valid = valid & per_sample(labelled, valid)
+        masked = [masked_target(target, valid, self.label_manager) for target in targets]
+        return self.of_masked(logits, masked, labelled)
+
+    def of_masked(
+        self,
+        logits: Sequence[torch.Tensor],
+        targets: Sequence[torch.Tensor],
+        labelled: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the same for targets of `masked_target`, with unlabelled samples masked."""
+        if labelled is not None:
+            known = labelled.any()
+            if self.gathers:
+                dist.all_reduce(known, dist.ReduceOp.MAX)
+            if not known:
                 return zero_of(*logits)
-            else:  # masked samples would still count in the mean over Dice scores
+            if not self.gathers:  # there every process brings as many samples
+                # masked samples would still count in the mean over Dice scores
                 logits, targets = ([one[labelled] for one in many] for many in (logits, targets))
-                valid = valid[labelled]
         return supervised(
-            lambda out, target: self.compound(
-                out.float(), masked_target(target, valid, self.label_manager)
-            ),
+            lambda out, target: self.compound(out.float(), target),
             logits,
             targets,
             keep_all=self.keep_all,
@@ -150,13 +161,3 @@ def supervised(
         if weight > 0
     ]
     return torch.stack(terms).sum()
-
-
-def dice_ce_term(context: LossContext) -> Term:
-    """Return the term `dice_ce`."""
-    loss = DiceAndCrossEntropy(
-        context.label_manager, batch_dice=context.batch_dice, ddp=context.ddp
-    )
-    return lambda output, batch: loss(
-        output.seg, batch["target"], batch["valid"], batch.get("labelled")
-    )

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.networks.output import JointOutput
@@ -115,3 +116,25 @@ def test_zero_of_reaches_every_output():
     zero.backward()
     assert zero.item() == 0
     assert all(math.isclose(out.grad.abs().sum().item(), 0) for out in outputs)
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of one, over which Dice is gathered."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("grid", ["hr", "lr"])
+def test_gathered_dice_counts_the_same_samples(one_process, grid):
+    terms = {"dice_ce": {"weight": 1, "grid": grid}}
+    output, batch = example(LABELS)
+    for labelled in ([True, False, True], [False] * 3):
+        values = [
+            JointLoss(terms, LossContext(LABELS, batch_dice=True, scale=(1, 2, 1), ddp=ddp))(
+                output, {**batch, "labelled": torch.tensor(labelled)}, 0.0
+            )[0].item()
+            for ddp in (True, False)
+        ]
+        assert values[0] == pytest.approx(values[1], abs=1e-4)  # keep_all: the coarsest gets 1e-6

@@ -39,6 +39,18 @@ def test_uniform_logits_by_hand():
     assert value.item() == pytest.approx(math.log(3) - (0.4 + 2 / 7) / 2, abs=1e-4)
 
 
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (4, 5)])
+def test_a_perfect_prediction_has_the_dice_one(shape, batch_dice):
+    """Without its factor 2, as in PFSeg's published code, Dice would be 0.5 there."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 3, (2, 1, *shape), generator=generator)
+    logits = torch.zeros(2, 3, *shape).scatter_(1, target, 100.0)
+    valid = torch.ones(2, 1, *shape, dtype=torch.bool)
+    loss = DiceAndCrossEntropy(LABELS, batch_dice=batch_dice, ddp=False)
+    assert loss([logits], [target], valid).item() == pytest.approx(-1, abs=1e-5)
+
+
 @pytest.mark.parametrize("manager", [LABELS, REGIONS])
 def test_invalid_voxels_change_nothing(manager):
     loss = DiceAndCrossEntropy(manager, batch_dice=False, ddp=False)

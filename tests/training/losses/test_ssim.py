@@ -77,6 +77,17 @@ def test_constant_and_extreme_images_have_a_finite_gradient():
     assert torch.isfinite(leaf.grad).all()
 
 
+@pytest.mark.parametrize("offset", [30, 1e4])
+def test_far_off_the_range_loss_and_gradient_are_bounded(offset):
+    """Variances are small differences of large numbers there."""
+    _, hr_image, valid = images(12, 13, 11)
+    sr_image = (torch.full_like(hr_image, offset) + 1e-3 * hr_image).requires_grad_()
+    value = ssim_loss(sr_image, hr_image, valid, data_range=0.01)
+    value.backward()
+    assert 0 <= value.item() <= 2
+    assert sr_image.grad.abs().max() < 10
+
+
 def test_nothing_valid_is_zero_with_a_gradient():
     sr_image, hr_image, valid = images(12, 13, 11)
     sr_image.requires_grad_()
