@@ -12,6 +12,7 @@ from srseg.networks.output import JointOutput
 from srseg.training.losses.consistency import CONSISTENCY_OPTIONS, consistency_term
 from srseg.training.losses.edge import EDGE_OPTIONS, edge_term
 from srseg.training.losses.lr_grid import DICE_CE_OPTIONS, dice_ce_term
+from srseg.training.losses.pfseg import SIMILARITY_OPTIONS, similarity_term, target_enhanced_term
 from srseg.training.losses.schedule import schedule_from_json
 from srseg.training.losses.ssim import SSIM_OPTIONS, ssim_term
 from srseg.training.losses.super_resolution import (
@@ -30,6 +31,8 @@ LOSS_TERMS: dict[str, TermSpec] = {
     "edge": TermSpec(edge_term, EDGE_OPTIONS, needs_sr=True),
     "lr_consistency": TermSpec(consistency_term, CONSISTENCY_OPTIONS, needs_sr=True),
     "guidance": TermSpec(guidance_term, GUIDANCE_OPTIONS, needs_sr=True),
+    "target_enhanced": TermSpec(target_enhanced_term, needs_sr=True),
+    "similarity": TermSpec(similarity_term, SIMILARITY_OPTIONS, needs_sr=True),
 }
 SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
 
