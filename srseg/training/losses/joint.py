@@ -11,6 +11,12 @@ from torch import nn
 from srseg.networks.output import JointOutput
 from srseg.training.losses.consistency import CONSISTENCY_OPTIONS, consistency_term
 from srseg.training.losses.edge import EDGE_OPTIONS, edge_term
+from srseg.training.losses.hard_examples import (
+    HARD_EXAMPLE_OPTIONS,
+    WEIGHTED_OPTIONS,
+    ohem_term,
+    weighted_ce_term,
+)
 from srseg.training.losses.lr_grid import DICE_CE_OPTIONS, dice_ce_term
 from srseg.training.losses.pfseg import SIMILARITY_OPTIONS, similarity_term, target_enhanced_term
 from srseg.training.losses.schedule import schedule_from_json
@@ -33,6 +39,8 @@ LOSS_TERMS: dict[str, TermSpec] = {
     "guidance": TermSpec(guidance_term, GUIDANCE_OPTIONS, needs_sr=True),
     "target_enhanced": TermSpec(target_enhanced_term, needs_sr=True),
     "similarity": TermSpec(similarity_term, SIMILARITY_OPTIONS, needs_sr=True),
+    "ohem_ce": TermSpec(ohem_term, HARD_EXAMPLE_OPTIONS),
+    "weighted_ce": TermSpec(weighted_ce_term, WEIGHTED_OPTIONS),
 }
 SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
 

@@ -49,7 +49,7 @@ def test_a_weight_may_grow_with_the_rounds():
 
 
 def test_terms_that_look_at_the_sr_image_are_known():
-    assert set(LOSS_TERMS) - SR_TERMS == {"dice_ce"}
+    assert set(LOSS_TERMS) - SR_TERMS == {"dice_ce", "ohem_ce", "weighted_ce"}
 
 
 def test_a_network_without_sr_image_is_named():
