@@ -10,6 +10,7 @@ from torch import nn
 
 from srseg.networks.output import JointOutput
 from srseg.training.losses.consistency import CONSISTENCY_OPTIONS, consistency_term
+from srseg.training.losses.counted import zero_of
 from srseg.training.losses.edge import EDGE_OPTIONS, edge_term
 from srseg.training.losses.hard_examples import (
     HARD_EXAMPLE_OPTIONS,
@@ -20,6 +21,7 @@ from srseg.training.losses.hard_examples import (
 from srseg.training.losses.lr_grid import DICE_CE_OPTIONS, dice_ce_term
 from srseg.training.losses.pfseg import SIMILARITY_OPTIONS, similarity_term, target_enhanced_term
 from srseg.training.losses.schedule import schedule_from_json
+from srseg.training.losses.semantic import SEMANTIC_OPTIONS, SemanticTerm
 from srseg.training.losses.ssim import SSIM_OPTIONS, ssim_term
 from srseg.training.losses.super_resolution import (
     GUIDANCE_OPTIONS,
@@ -41,6 +43,7 @@ LOSS_TERMS: dict[str, TermSpec] = {
     "similarity": TermSpec(similarity_term, SIMILARITY_OPTIONS, needs_sr=True),
     "ohem_ce": TermSpec(ohem_term, HARD_EXAMPLE_OPTIONS),
     "weighted_ce": TermSpec(weighted_ce_term, WEIGHTED_OPTIONS),
+    "semantic": TermSpec(SemanticTerm, SEMANTIC_OPTIONS, needs_sr=True, skipped_at_zero=True),
 }
 SR_TERMS = frozenset(name for name, spec in LOSS_TERMS.items() if spec.needs_sr)
 
@@ -77,6 +80,18 @@ class JointLoss(nn.Module):
         """Whether some term looks at the SR image."""
         return not SR_TERMS.isdisjoint(self.terms)
 
+    def set_segmenter(self, segmenter: nn.Module) -> None:
+        """Give the term `semantic`, where there is one, its segmenter.
+
+        Args:
+            segmenter: from an SR image (B, C, Z, Y, X) to logits on its grid, alone, in a list or
+                as a `JointOutput`. Its parameters get no gradient from the loss; it is no part
+                of this module.
+        """
+        for term in self.terms.values():
+            if isinstance(term, SemanticTerm):
+                term.segmenter = segmenter
+
     def forward(
         self,
         output: JointOutput,
@@ -103,6 +118,9 @@ class JointLoss(nn.Module):
                 "the network gives none."
             )
         weights = {name: weight(progress, round) for name, weight in self.schedules.items()}
-        values = {name: term(output, batch) for name, term in self.terms.items()}
+        values = {}
+        for name, term in self.terms.items():
+            skipped = weights[name] == 0 and LOSS_TERMS[name].skipped_at_zero
+            values[name] = zero_of(output.sr) if skipped else term(output, batch)
         weighted = [weights[name] * value for name, value in values.items()]
         return torch.stack(weighted).sum(), {name: v.detach() for name, v in values.items()}

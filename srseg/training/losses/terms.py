@@ -68,7 +68,8 @@ class TermSpec:
         factory: (context, **options) -> term; all options are given.
         options: what it takes beside `weight`.
         needs_sr: whether it looks at the SR image.
-        skipped_at_zero: not computed (and logged as 0) while its weight is 0.
+        skipped_at_zero: not computed (and logged as 0) while its weight is 0; for terms on the SR
+            image.
     """
 
     factory: Callable[..., Term]
