@@ -149,10 +149,13 @@ class UNetPrior(nn.Module):
         for level, stride in enumerate(self.strides):
             channels = num_channels if level == 0 else width
             self.encoder_stages.append(nn.Sequential(*stack(channels, num_convs)))
-            down = conv_op(width, width, kernel, stride, padding)
+            # wide enough that neither a strided nor a transposed kernel skips a voxel
+            wide = tuple(max(size, 2 * step - 1) for size, step in zip(kernel, stride, strict=True))
+            around = tuple(size // 2 for size in wide)
+            down = conv_op(width, width, wide, stride, around)
             self.downs.append(nn.Sequential(down, nn.ReLU(inplace=True)))
             remainder = tuple(step - 1 for step in stride)  # forces the output onto the skip's grid
-            self.ups.append(transposed(width, width, kernel, stride, padding, remainder))
+            self.ups.append(transposed(width, width, wide, stride, around, remainder))
             merge = [conv_op(2 * width, width, 1), nn.ReLU(inplace=True)]
             last = conv_op(width, width, kernel, padding=padding)
             self.decoder_stages.append(nn.Sequential(*merge, *stack(width, num_convs), last))

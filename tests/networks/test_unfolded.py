@@ -85,12 +85,34 @@ def test_the_prior_goes_no_deeper_than_the_patch_allows(depth):
     assert image.shape == (2, 2, 8, 8, 18)
 
 
-def test_the_prior_has_no_bound_on_what_it_puts_out():
+@pytest.mark.parametrize("stride", [(4, 1, 2), (3, 2, 1)])
+def test_the_prior_skips_no_voxel_whatever_the_stride(stride):
+    prior = UNetPrior(
+        1, conv_op=nn.Conv3d, kernel_size=(3, 3, 1), strides=[stride], width=2, num_convs=1
+    )
+    down, up = prior.downs[0][0], prior.ups[0]
+    for layer in (down, up):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    image = torch.ones(1, 2, 8 * 3, 8, 8, requires_grad=True)
+    small = down(image)
+    small.sum().backward()
+    assert image.grad.all()
+    assert small.shape[2:] == tuple(n // s for n, s in zip((24, 8, 8), stride, strict=True))
+    assert up(small).shape == image.shape
+    assert up(small).all()
+
+
+def test_the_prior_ends_linearly():
     prior = UNetPrior(
         1, conv_op=nn.Conv2d, kernel_size=(3, 3), strides=[(2, 2)], width=4, num_convs=1
     )
-    out = prior(torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
-    assert out.min() < 0 < out.max()
+    image = random_lr()[:, :1, 0, :, :]
+    before = prior(image)
+    with torch.no_grad():
+        prior.head.weight.neg_()
+        prior.head.bias.neg_()
+    assert torch.equal(prior(image), -before)
 
 
 def test_a_network_on_the_meta_device_spoils_no_cached_matrix():
