@@ -26,9 +26,9 @@ from srseg.networks.encoder import (
     initialize_as_nnunet,
     per_stage,
 )
-from srseg.networks.hr_stage import HRStage
 from srseg.networks.input_clip import InputClip
 from srseg.networks.output import JointOutput
+from srseg.networks.sharing import build_hr_stage, check_sharing, sr_decoder
 
 
 def deep_supervision_scales(
@@ -81,6 +81,11 @@ class JointUNet(nn.Module):
         hr_kernel_size: of these, per axis. None: 3, but 1 along an axis that is not refined and
             that the first stage does not convolve either, where slices are too far apart.
         sr_head: False builds a network that only segments.
+        split: where the tasks part. "hr_stage": at the last HR convolution. "decoder": each has a
+            finest decoder stage and an HR stage of its own. "bottleneck": each has a decoder and
+            an HR stage of its own. Each HR stage is `hr_width` wide.
+        sr_into_seg: lets the segmentation read the SR image, clipped as the input, through one
+            more HR convolution; its gradient reaches the SR branch (`SRIntoSeg`).
         input_clip: per channel the (lowest, highest) value that the trunk reads, None for no
             bounds. The SR image is added to the input as it is.
         deep_supervision: adds logits of the decoder's stages; `.decoder.deep_supervision`
@@ -116,6 +121,8 @@ class JointUNet(nn.Module):
         hr_num_convs: int = 2,
         hr_kernel_size: Sequence[int] | None = None,
         sr_head: bool = True,
+        split: str = "hr_stage",
+        sr_into_seg: bool = False,
         input_clip: Sequence[Sequence[float] | None] | None = None,
         deep_supervision: bool = False,
     ) -> None:
@@ -125,6 +132,7 @@ class JointUNet(nn.Module):
         features = per_stage("features_per_stage", features_per_stage, n_stages)
         kernels = per_stage_and_axis("kernel_sizes", kernel_sizes, n_stages, ndim)
         steps = strides_per_stage(strides, n_stages, ndim)
+        check_sharing(split, sr_into_seg, sr_head=sr_head)
         check_at_least_one(hr_width=hr_width, hr_num_convs=hr_num_convs)
         block_options = {
             "conv_op": conv_op,
@@ -160,9 +168,13 @@ class JointUNet(nn.Module):
             deep_supervision=deep_supervision,
             block_options=block_options,
         )
-        self.hr_stage = HRStage(
+        self.sr_decoder = sr_decoder(self.decoder, split)
+        self.hr_stage = build_hr_stage(
             features[0],
             hr_width,
+            split=split,
+            sr_into_seg=sr_into_seg,
+            input_clip=input_clip,
             num_classes=num_classes,
             num_sr_channels=input_channels if sr_head else 0,
             conv_op=conv_op,
@@ -191,6 +203,8 @@ class JointUNet(nn.Module):
     def trunk(self, lr_image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's features, the finest (LR resolution) first.
 
+        The finest are all that the HR stage reads: those of an SR decoder follow as channels.
+
         Args:
             lr_image: (B, C, z, y, x), every axis a multiple of `lr_divisor`.
 
@@ -198,12 +212,21 @@ class JointUNet(nn.Module):
             ValueError: if the shape does not fit the network.
         """
         check_input(lr_image, self.input_channels, self.lr_divisor)
-        return self.decoder(self.encoder(self.input_clip(lr_image)))
+        skips = self.encoder(self.input_clip(lr_image))
+        features = self.decoder(skips)
+        if self.sr_decoder is None:
+            return features
+        own = len(self.sr_decoder.stages)
+        below = [*features, skips[-1]][own]  # where both decoders part
+        sr_features = self.sr_decoder([*skips[:own], below])[0]
+        return [torch.cat((features[0], sr_features), 1), *features[1:]]
 
     def forward(self, lr_image: torch.Tensor) -> JointOutput:
         """Return logits and SR image of `lr_image` (B, C, z, y, x) on the HR grid."""
         features = self.trunk(lr_image)
         logits, sr_image = self.hr_stage(features[0], lr_image)
+        if self.sr_decoder is not None:
+            features[0] = features[0].chunk(2, 1)[0]
         return JointOutput([logits, *self.decoder.deep_supervision_logits(features)], sr_image)
 
     def compute_conv_feature_map_size(self, lr_patch: Sequence[int]) -> int:
@@ -216,5 +239,7 @@ class JointUNet(nn.Module):
             ValueError: if the patch has another number of axes than the network.
         """
         check_patch(lr_patch, len(self.scale))
-        parts = (self.encoder, self.decoder, self.hr_stage)
-        return sum(int(part.compute_conv_feature_map_size(lr_patch)) for part in parts)
+        parts = (self.encoder, self.decoder, self.sr_decoder, self.hr_stage)
+        return sum(
+            int(part.compute_conv_feature_map_size(lr_patch)) for part in filter(None, parts)
+        )

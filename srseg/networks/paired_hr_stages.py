@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from srseg.networks.hr_stage import HRStage, check_same_region
+from srseg.networks.sr_into_seg import SRIntoSeg
 
 
 class PairedHRStages(nn.Module):
@@ -21,6 +22,7 @@ class PairedHRStages(nn.Module):
         super_resolution: makes the SR image only; None for a network that only segments.
         gate: maps the SR stage's last features to what the other stage's are multiplied by; it
             must look at single voxels. None for none.
+        sr_into_seg: lets the segmentation read the SR image too. None for none.
     """
 
     def __init__(
@@ -28,18 +30,26 @@ class PairedHRStages(nn.Module):
         segmentation: HRStage,
         super_resolution: HRStage | None,
         gate: nn.Module | None = None,
+        sr_into_seg: SRIntoSeg | None = None,
     ) -> None:
         super().__init__()
         self.segmentation = segmentation
         self.super_resolution = super_resolution
         self.gate = gate
+        self.sr_into_seg = sr_into_seg
 
     @property
     def halo(self) -> tuple[int, ...]:
         """LR voxels of context per axis and side with which a slab equals the whole exactly."""
-        return tuple(
-            max(axis) for axis in zip(*(stage.halo for stage in self._stages), strict=True)
-        )
+        halos = [stage.halo for stage in self._stages]
+        if self.sr_into_seg is not None:
+            halos.append(self.sr_into_seg.halo(self.super_resolution))
+        return tuple(max(axis) for axis in zip(*halos, strict=True))
+
+    @property
+    def segmentation_reads_sr(self) -> bool:
+        """Whether there are no logits without the SR branch."""
+        return self.gate is not None or self.sr_into_seg is not None
 
     @property
     def _stages(self) -> list[HRStage]:
@@ -67,6 +77,8 @@ class PairedHRStages(nn.Module):
             if self.gate is not None:
                 hidden = hidden * self.gate(sr_hidden)
             _, image = self.super_resolution.heads(sr_hidden, lr_image)
+        if self.sr_into_seg is not None:
+            hidden = self.sr_into_seg(hidden, image)
         logits, _ = self.segmentation.heads(hidden, lr_image)
         return logits, image
 
@@ -77,5 +89,8 @@ class PairedHRStages(nn.Module):
 
     def compute_conv_feature_map_size(self, lr_shape: Sequence[int]) -> int:
         """Return the elements of all convolution and head outputs for one input of `lr_shape`."""
-        gates = prod(lr_shape) * prod(self.segmentation.scale) * (self.gate is not None)
-        return gates + sum(stage.compute_conv_feature_map_size(lr_shape) for stage in self._stages)
+        total = sum(stage.compute_conv_feature_map_size(lr_shape) for stage in self._stages)
+        hr_voxels = prod(lr_shape) * prod(self.segmentation.scale)
+        if self.sr_into_seg is not None:
+            total += self.sr_into_seg.conv.out_channels * hr_voxels
+        return total + hr_voxels * (self.gate is not None)

@@ -14,7 +14,6 @@ import torch
 from srseg.networks.arguments import check_input
 from srseg.networks.encoder import drop_aliases, initialize_as_nnunet
 from srseg.networks.guidance import GUIDANCE_FRACTION, Guidance, GuidanceBranch, crop_size
-from srseg.networks.hr_stage import HRStage
 from srseg.networks.joint_unet import JointUNet
 from srseg.networks.output import JointOutput
 from srseg.networks.paired_hr_stages import PairedHRStages
@@ -32,7 +31,7 @@ class PFSegNet(JointUNet):
     the decoders' blocks are nnU-Net's plain ones.
 
     Takes `JointUNet`'s arguments; `hr_width` and `hr_num_convs` are those of each decoder. With
-    `sr_head` off only the segmentation decoder is built.
+    `sr_head` off only the segmentation decoder is built. `split` is "bottleneck".
 
     Set the attribute `super_resolves` to False where only the segmentation is wanted: the SR
     image is then None, and a branch that nothing else reads is not computed.
@@ -51,23 +50,26 @@ class PFSegNet(JointUNet):
         num_classes: int,
         *,
         sr_head: bool = True,
+        split: str = "bottleneck",
         guidance: bool = False,
         guidance_features: Sequence[int] = (16, 32, 64, 64),
         **planned: Any,
     ) -> None:
-        super().__init__(input_channels, num_classes, sr_head=False, **planned)
+        if split != "bottleneck":
+            raise ValueError(f"PFSegNet got split '{split}'; its decoders part at the bottleneck.")
+        split = split if sr_head else "hr_stage"
+        super().__init__(input_channels, num_classes, sr_head=sr_head, split=split, **planned)
+        if not sr_head:
+            self.hr_stage = PairedHRStages(self.hr_stage, None)
+        self.super_resolves = sr_head
         self.guidance_branch = None
         if guidance:
             self.guidance_branch = self._make_guidance_branch(guidance_features)
-            self.decoder.widen_bottleneck(self.guidance_branch.num_channels)
-        self.sr_decoder = self.decoder.twin() if sr_head else None
-        self.hr_stage = PairedHRStages(self.hr_stage, self._make_sr_stage() if sr_head else None)
-        self.num_sr_channels = input_channels if sr_head else 0
-        self.hr_halo = self.hr_stage.halo
-        self.super_resolves = sr_head
-        drop_aliases(self)
-        initialize_as_nnunet(self)  # once more, for the parts that are new
-        self.hr_stage.start_as_interpolation()
+            for decoder in filter(None, (self.decoder, self.sr_decoder)):
+                decoder.widen_bottleneck(self.guidance_branch.num_channels)
+            drop_aliases(self)
+            initialize_as_nnunet(self)  # once more, for the parts that are new
+            self.hr_stage.start_as_interpolation()
 
     def _block_options(self) -> dict[str, Any]:
         names = ("conv_op", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op")
@@ -79,23 +81,8 @@ class PFSegNet(JointUNet):
             self.input_channels,
             features,
             cell=[d * s for d, s in zip(self.lr_divisor, self.scale, strict=True)],
-            kernel_size=self.hr_stage.kernel_size,
+            kernel_size=self.hr_stage.segmentation.kernel_size,
             block_options=self._block_options(),
-        )
-
-    def _make_sr_stage(self) -> HRStage:
-        segmentation = self.hr_stage
-        return HRStage(
-            segmentation.in_channels,
-            segmentation.width,
-            num_classes=0,
-            num_sr_channels=self.input_channels,
-            conv_op=self.encoder.conv_op,
-            scale=self.scale,
-            kernel_size=segmentation.kernel_size,
-            num_convs=segmentation.num_convs,
-            nonlin=self.encoder.nonlin,
-            nonlin_kwargs=self.encoder.nonlin_kwargs,
         )
 
     def trunk(self, lr_image: torch.Tensor, guidance: Guidance | None = None) -> list[torch.Tensor]:
@@ -121,7 +108,7 @@ class PFSegNet(JointUNet):
                 "the network got guidance, but was built without; set its argument guidance to "
                 "true and train it."
             )
-        needs_sr = self.super_resolves or self.hr_stage.gate is not None
+        needs_sr = self.super_resolves or self.hr_stage.segmentation_reads_sr
         sr_features = self.sr_decoder(skips) if needs_sr else []
         features = self.decoder(skips, self._gates(sr_features))
         return [torch.cat((features[0], *sr_features[:1]), 1), *features[1:]]
@@ -157,8 +144,6 @@ class PFSegNet(JointUNet):
             ValueError: if the patch has another number of axes than the network.
         """
         total = super().compute_conv_feature_map_size(lr_patch)
-        if self.sr_decoder is not None:
-            total += self.sr_decoder.compute_conv_feature_map_size(lr_patch)
         if self.guidance_branch is not None:
             hr_patch = [n * s for n, s in zip(lr_patch, self.scale, strict=True)]
             crop = crop_size(hr_patch, GUIDANCE_FRACTION)

@@ -325,3 +325,27 @@ def test_the_count_is_a_plain_number(make_network):
     assert type(count) is int
     assert json.dumps(count)
     assert count > 8 * prod(SHAPE) * 4 * 3  # at least the HR stage
+
+
+@pytest.mark.parametrize(
+    ("scale", "trunk", "num_tensors", "logits", "image"),
+    [
+        ((2, 1, 1), "plain", 54, 0.533852, 1.015757),
+        ((1, 2, 2), "residual", 72, 0.465593, 0.675033),
+        ((1, 1, 1), "plain", 52, 0.462083, 1.002596),
+        ((2, 3), "plain", 54, 0.561723, 0.759988),
+    ],
+)
+def test_networks_trained_before_the_tasks_could_part_are_unchanged(
+    make_network, scale, trunk, num_tensors, logits, image
+):
+    """Numbers of commit 85633df: as many tensors, the same random start, the same outputs."""
+    counts = {"n_conv_per_stage": None, "n_blocks_per_stage": [1, 2, 1]}
+    network = make_network(
+        scale, 2, trunk=trunk, deep_supervision=True, **(counts if trunk == "residual" else {})
+    )
+    nn.init.normal_(network.hr_stage.sr_head.weight)
+    out = network(random_lr(network))
+    assert len(network.state_dict()) == num_tensors
+    assert out.seg[0].abs().mean().item() == pytest.approx(logits, rel=1e-5)
+    assert out.sr.abs().mean().item() == pytest.approx(image, rel=1e-5)

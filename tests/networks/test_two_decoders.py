@@ -268,7 +268,8 @@ def test_a_guidance_of_its_own_for_every_sample(make_network):
         both = network(lr_image, guidance).seg[0]
         for i in range(2):
             one = Guidance(guidance.image[i : i + 1], guidance.start[i : i + 1])
-            torch.testing.assert_close(network(lr_image[i : i + 1], one).seg[0][0], both[i])
+            alone = network(lr_image[i : i + 1], one).seg[0][0]
+            torch.testing.assert_close(alone, both[i], atol=1e-4, rtol=1e-4)
 
 
 def test_guidance_is_clipped_as_the_input_is(make_network):
@@ -316,6 +317,21 @@ def test_the_segmentation_alone_skips_the_sr_branch(make_network):
     assert out.sr is None
     assert calls == []
     assert torch.equal(out.seg[0], expected.seg[0])
+
+
+def test_a_segmentation_that_reads_the_sr_image_needs_its_branch(make_network):
+    network = make_network((1, 2, 2), network_class=PFSEG, sr_into_seg=True)
+    fill(network)
+    expected = network(random_lr(network))
+    network.super_resolves = False
+    out = network(random_lr(network))
+    assert out.sr is None
+    assert torch.equal(out.seg[0], expected.seg[0])
+
+
+def test_the_decoders_part_at_the_bottleneck_and_nowhere_else(make_network):
+    with pytest.raises(ValueError, match="PFSegNet got split 'decoder'; its decoders part at"):
+        make_network((1, 2, 2), network_class=PFSEG, split="decoder")
 
 
 def test_without_sr_head_there_is_one_decoder(make_network):
