@@ -64,6 +64,27 @@ def test_every_parameter_gets_a_finite_gradient(make_network, scale, options):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.parametrize("options", SHARED)
+def test_some_steps_lower_both_losses(make_network, options):
+    network = make_network((2, 2, 2), 1, 2, **options)
+    lr_image = random_lr(network)
+    target = lr_image > 0
+    for axis in (2, 3, 4):
+        target = target.repeat_interleave(2, axis)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    history = []
+    for _ in range(10):
+        out = network(lr_image)
+        seg = nn.functional.cross_entropy(out.seg[0], target[:, 0].long())
+        sr = nn.functional.l1_loss(out.sr, target.float())
+        history.append((seg.item(), sr.item()))
+        optimizer.zero_grad()
+        (seg + sr).backward()
+        optimizer.step()
+    assert history[-1][0] < 0.9 * history[0][0]
+    assert history[-1][1] < 0.9 * history[0][1]
+
+
 @pytest.mark.parametrize("scale", [(2, 1, 1), (1, 2, 2), (2, 3)])
 @pytest.mark.parametrize("options", SHARED)
 def test_slabs_with_the_halo_are_exact(make_network, scale, options):
