@@ -1,0 +1,1 @@
+"""All methods in one table: predict, evaluate, compare with paired statistics."""
