@@ -19,6 +19,7 @@ COMMANDS = (
     "predict",
     "simulate",
     "evaluate",
+    "compare",
     "doctor",
     "demo",
 )

@@ -27,6 +27,7 @@ COMMANDS = (
     "predict",
     "simulate",
     "evaluate",
+    "compare",
     "doctor",
     "demo",
 )

@@ -1,0 +1,48 @@
+"""What a network costs, from its plans alone: weights, and operations per HR voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from torch.utils.flop_counter import FlopCounterMode
+
+from srseg.networks.build import build_network
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+
+
+def network_cost(
+    plans_manager: SRSegPlansManager,
+    configuration_manager: SRSegConfigurationManager,
+    dataset_json: Mapping[str, Any],
+) -> tuple[int, float]:
+    """Return the number of weights, and the FLOPs of one forward pass per HR voxel it predicts.
+
+    The pass is of one planned patch, on torch's "meta" device, where nothing is computed.
+    Convolutions and matrix products count, two operations per multiplication and addition;
+    test-time flips and overlapping tiles do not.
+
+    Args:
+        plans_manager: of the merged plans.
+        configuration_manager: of the trained configuration.
+        dataset_json: labels and channels.
+    """
+    manager = configuration_manager.as_read()
+    channels = determine_num_input_channels(plans_manager, manager, dict(dataset_json))
+    labels = plans_manager.get_label_manager(dict(dataset_json))
+    network = build_network(
+        manager.configuration["architecture"],
+        channels,
+        labels.num_segmentation_heads,
+        device="meta",
+    ).eval()
+    patch = [int(n) for n in manager.patch_size]
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.empty(1, channels, *patch, device="meta"))
+    hr_voxels = prod(patch) * prod(manager.scale)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return parameters, counter.get_total_flops() / hr_voxels

@@ -1,0 +1,160 @@
+"""The trained models of a dataset: which there are, what is known of them, whether they compare."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srseg.evaluation.compare.cost import network_cost
+from srseg.evaluation.compare.records import READS_HR, READS_LR, Facts, check_same_hr_grid
+from srseg.inference.model_folder import TrainedModel, load_checkpoint, open_model
+from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+
+_CHECKPOINT_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained fold, without its weights.
+
+    Attributes:
+        name: of the method.
+        folder: the model folder.
+        fold: that was trained.
+        checkpoint_name: inside the fold's folder.
+        plans_manager: of the merged plans.
+        configuration_manager: as trained, with the LR grid also where the network reads HR images.
+        dataset_json: labels, channels, file ending.
+        facts: for the tables.
+    """
+
+    name: str
+    folder: Path
+    fold: int | str
+    checkpoint_name: str
+    plans_manager: SRSegPlansManager
+    configuration_manager: SRSegConfigurationManager
+    dataset_json: dict[str, Any]
+    facts: Facts
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file with the weights."""
+        return self.folder / f"fold_{self.fold}" / self.checkpoint_name
+
+
+def trained_names(
+    dataset_folder: Path, *, plans: str, configuration: str, fold: int | str, checkpoint_name: str
+) -> list[str]:
+    """Return the names of the methods with a trained fold, sorted.
+
+    Args:
+        dataset_folder: `nnUNet_results/DatasetXXX_Name`.
+        plans: name of the plans.
+        configuration: of the plans.
+        fold: wanted.
+        checkpoint_name: file name inside the fold's folder.
+    """
+    files = dataset_folder.glob(f"*__{plans}__{configuration}/fold_{fold}/{checkpoint_name}")
+    folders = sorted(file.parent.parent for file in files)
+    return [folder.name.split("__")[0] for folder in folders if (folder / "method.json").is_file()]
+
+
+def describe_trained(dataset_folder: Path) -> str:
+    """Return what is trained of a dataset, in words for an error."""
+    files = sorted(dataset_folder.glob("*__*__*/fold_*/checkpoint_*.pth"))
+    names = [str(file.relative_to(dataset_folder)) for file in files]
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "nothing"
+
+
+def read_model(folder: Path, fold: int | str, checkpoint_name: str) -> Model:
+    """Return what a model folder and its checkpoint say of one trained fold.
+
+    Raises:
+        FileNotFoundError: if something is missing.
+        ValueError: if the checkpoint is damaged or the plans name an unknown network.
+    """
+    trained = open_model(folder, [fold], checkpoint_name=checkpoint_name)
+    file = folder / f"fold_{fold}" / checkpoint_name
+    return Model(
+        name=folder.name.split("__")[0],
+        folder=folder,
+        fold=fold,
+        checkpoint_name=checkpoint_name,
+        plans_manager=trained.plans_manager,
+        configuration_manager=trained.configuration_manager,
+        dataset_json=trained.dataset_json,
+        facts=_facts(trained, file),
+    )
+
+
+def check_models(models: Sequence[Model]) -> None:
+    """Refuse models that cannot be compared on one truth.
+
+    Raises:
+        ValueError: naming two models with other HR grids, labels, channels or degradations.
+    """
+    first, *others = models
+    for model in others:
+        check_same_hr_grid(first.name, first.facts, model.name, model.facts)
+        for what in ("labels", "regions_class_order", "channel_names"):
+            here, there = first.dataset_json.get(what), model.dataset_json.get(what)
+            if here != there:
+                raise ValueError(
+                    f"{first.name} and {model.name} have different {what.replace('_', ' ')}: "
+                    f"{here} and {there}."
+                )
+        if first.configuration_manager.degradation != model.configuration_manager.degradation:
+            raise ValueError(
+                f"{first.name} and {model.name} were trained for different degradations, so no "
+                "LR image is fair to both; train one of them again."
+            )
+
+
+def steps_of(checkpoint: dict[str, Any]) -> int | None:
+    """Return the optimiser steps that a checkpoint has seen; None where it does not say.
+
+    The last epoch of a time budget counts as a whole one: checkpoints store no more.
+    """
+    own = checkpoint.get("srseg")
+    if own is None or "current_epoch" not in checkpoint:
+        return None
+    return checkpoint["current_epoch"] * own["iterations_per_epoch"] + own["iteration"]
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as opened:
+        digest = hashlib.sha256()
+        while block := opened.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def times(values: Sequence[float]) -> str:
+    """Return per-axis values as text, such as 1x2x2; a planned 0.9999998 mm is 1."""
+    return "x".join(f"{value:.4g}" for value in values)
+
+
+def _facts(trained: TrainedModel, file: Path) -> Facts:
+    manager, plans = trained.configuration_manager, trained.plans_manager
+    checkpoint = load_checkpoint(file)
+    own = checkpoint.get("srseg") or {}
+    seconds = own.get("elapsed_seconds")
+    hr_spacing = manager.hr_spacing
+    parameters, flops = network_cost(plans, manager, trained.dataset_json)
+    return Facts(
+        reads=READS_HR if manager.input == "hr" else READS_LR,
+        checkpoint=file_digest(file)[:_CHECKPOINT_DIGITS],
+        scale=times(plans.native(manager.scale_3d)),
+        # a 2d configuration knows no slice distance
+        hr_spacing_mm=times(plans.native(hr_spacing) if len(hr_spacing) == 3 else hr_spacing),
+        steps=steps_of(checkpoint),
+        batch_size=own.get("batch_size"),
+        training_minutes=None if seconds is None else seconds / 60,
+        parameters=parameters,
+        flops_per_hr_voxel=flops,
+    )
