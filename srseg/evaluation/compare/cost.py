@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from srseg.networks.build import build_network
@@ -21,9 +23,10 @@ def network_cost(
 ) -> tuple[int, float]:
     """Return the number of weights, and the FLOPs of one forward pass per HR voxel it predicts.
 
-    The pass is of one planned patch, on torch's "meta" device, where nothing is computed.
-    Convolutions and matrix products count, two operations per multiplication and addition;
-    test-time flips and overlapping tiles do not.
+    The pass is of one planned patch. It runs on torch's "meta" device, where nothing is computed; a
+    network with a step that does not exist there runs on the CPU. Convolutions and matrix products
+    count, two operations per multiplication and addition; test-time flips and overlapping tiles do
+    not.
 
     Args:
         plans_manager: of the merged plans.
@@ -33,16 +36,24 @@ def network_cost(
     manager = configuration_manager.as_read()
     channels = determine_num_input_channels(plans_manager, manager, dict(dataset_json))
     labels = plans_manager.get_label_manager(dict(dataset_json))
-    network = build_network(
+    build = partial(
+        build_network,
         manager.configuration["architecture"],
         channels,
         labels.num_segmentation_heads,
-        device="meta",
-    ).eval()
-    patch = [int(n) for n in manager.patch_size]
+    )
+    shape = (1, channels, *(int(n) for n in manager.patch_size))
+    network = build(device="meta").eval()
+    parameters = sum(weight.numel() for weight in network.parameters())
+    try:
+        flops = _flops(network, torch.empty(shape, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        flops = _flops(build().eval(), torch.zeros(shape))
+    return parameters, flops / prod(manager.patch_size) / prod(manager.scale)
+
+
+def _flops(network: nn.Module, image: torch.Tensor) -> int:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        network(torch.empty(1, channels, *patch, device="meta"))
-    hr_voxels = prod(patch) * prod(manager.scale)
-    parameters = sum(weight.numel() for weight in network.parameters())
-    return parameters, counter.get_total_flops() / hr_voxels
+        network(image)
+    return counter.get_total_flops()
