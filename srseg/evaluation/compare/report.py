@@ -40,8 +40,8 @@ _FURTHER = (
 _MARK_NOTES = {
     READS_HR: "† reads the HR image: a bound, not a method for LR scans.",
     READS_LABELS: "‡ labels are the true ones, brought to the LR grid (argmax of the area-averaged "
-    "one-hot) and back (linear one-hot; nearest for interpolate_nearest); the image is the "
-    "interpolated LR image. Its Dice is what a perfect segmentation of the LR grid would give.",
+    "one-hot) and back (linear one-hot; nearest for interpolate_nearest): what a perfect "
+    "segmentation of the LR grid would give. The image is the interpolated LR image.",
 }
 
 

@@ -66,13 +66,31 @@ def test_voxels_stay_where_they_are(name):
 
 
 def test_labels_by_hand():
-    """Two LR voxels of four: 3 of 4 are label 2, then 2 of 4, a tie that background wins."""
-    labels = np.array([[[2, 2, 0, 2], [2, 0, 0, 2]]])
+    """Two LR voxels of four: 3 of 4 are label 2, then 1 of 4."""
+    labels = np.array([[[2, 2, 0, 2], [2, 0, 0, 0]]])
     assert labels.shape == (1, 2, 4)
     repeated = labels_through_lr(labels, (1, 2, 2), nearest=True)
     np.testing.assert_array_equal(repeated, [[[2, 2, 0, 0], [2, 2, 0, 0]]])
     linear = labels_through_lr(labels, (1, 2, 2), nearest=False)
     np.testing.assert_array_equal(linear, repeated)  # 3/4 against 1/4 on either side
+
+
+def test_halves_go_to_neither_side():
+    """A bar whose two ends each cut an LR voxel into halves: one is won, one is lost."""
+    labels = np.zeros((1, 1, 16), int)
+    labels[..., 9:13] = 1  # right of the middle
+    found = labels_through_lr(labels, (1, 1, 2), nearest=True)
+    np.testing.assert_array_equal(np.flatnonzero(found), [8, 9, 10, 11])
+    flipped = labels_through_lr(labels[..., ::-1].copy(), (1, 1, 2), nearest=True)
+    assert flipped.sum() == labels.sum()
+
+
+@pytest.mark.parametrize("nearest", [True, False])
+def test_volumes_stay(nearest):
+    at = np.indices((24, 40, 44)) - np.reshape([11.5, 19.0, 20.5], (3, 1, 1, 1))
+    labels = ((at**2).sum(0) < 9.3**2).astype(int)
+    found = labels_through_lr(labels, (2, 2, 2), nearest=nearest)
+    assert found.sum() == pytest.approx(labels.sum(), rel=0.05)
 
 
 def test_linear_labels_round_a_corner_that_repeated_ones_keep():
