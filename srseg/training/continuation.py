@@ -106,6 +106,8 @@ def check_same_batches(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> 
     for what, key in (
         ("augmentation", "augmentation"),
         ("share of unlabelled cases", "unlabelled"),
+        ("guidance", "guidance"),
+        ("order of phases", "phases"),
     ):
         before, now = own["method"].get(key, {}), getattr(trainer.method, key)
         differences = differing_keys(before, now)

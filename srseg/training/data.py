@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.degradation.degradation import degradation_from_plans
@@ -30,6 +31,9 @@ def unlabelled_dataset(folder: str | Path, method: Method) -> SRSegDataset | Non
     Raises:
         ValueError: if it asks for them and there are none, or a case has labels as well.
     """
+    if method.unlabelled and dist.is_initialized() and dist.get_world_size() > 1:
+        # a process whose samples have no labels would halve the others' segmentation loss
+        raise ValueError("images without labels are for one GPU; leave out -num_gpus.")
     if not method.unlabelled:
         return None
     folder = Path(folder)

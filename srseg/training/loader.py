@@ -32,7 +32,13 @@ from srseg.training.randomness import (
     stream_number,
 )
 from srseg.training.samples import DegradedSamples, Patch, StoredSamples, Triplet
-from srseg.training.sampling import draw_start, draw_voxel, num_unlabelled, wants_foreground
+from srseg.training.sampling import (
+    draw_start,
+    draw_voxel,
+    num_unlabelled,
+    single_sample_share,
+    wants_foreground,
+)
 from srseg.training.spatial import rotation_rule
 from srseg.training.targets import Targets
 
@@ -214,9 +220,11 @@ class BatchSource(Dataset):
         return identifier, triplet
 
     def _wants_foreground(self, sample: int, draws: Draws) -> bool:
-        if self._unlabelled is None:
-            return wants_foreground(sample, self._batch_size, self._foreground_percent)
-        return draws.numpy.random() < self._foreground_percent
+        if self._unlabelled is not None:
+            return draws.numpy.random() < self._foreground_percent
+        if self._batch_size == 1:
+            return draws.numpy.random() < single_sample_share(self._foreground_percent)
+        return wants_foreground(sample, self._batch_size, self._foreground_percent)
 
     def _stacked(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         stacked = torch.stack(arrays)

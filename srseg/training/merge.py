@@ -122,6 +122,8 @@ def _fit_memory(
             )
         longest = max(axes, key=lambda axis: patch[axis])
         patch = [n - divisor[i] if i == longest else n for i, n in enumerate(patch)]
+    if patch != planned[0]:
+        merged["patch_free"] = False  # it must not predict what is larger than it was trained on
     if (patch, batch) != planned:
         reason = (
             f"the method's network takes more memory than the planned one: batch {planned[1]} -> "

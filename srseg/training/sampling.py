@@ -24,6 +24,15 @@ def wants_foreground(sample: int, batch_size: int, foreground_percent: float) ->
     return sample >= round(batch_size * (1 - foreground_percent))
 
 
+def single_sample_share(foreground_percent: float) -> float:
+    """Return how often the only sample of a batch must show foreground.
+
+    The share of a batch of two, nnU-Net's smallest: by its rule a single sample never would, and a
+    method whose network leaves memory for one sample would be trained on other patches.
+    """
+    return sum(wants_foreground(sample, 2, foreground_percent) for sample in (0, 1)) / 2
+
+
 def num_unlabelled(position: int, batch_size: int, fraction: float) -> int:
     """Return how many samples of a batch show cases without labels.
 

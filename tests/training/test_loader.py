@@ -434,3 +434,16 @@ def test_a_case_that_cannot_be_read_is_named(dataset):
     batches = source(dataset)
     with pytest.raises(RuntimeError, match="case case0: cannot be loaded: .* run srseg_preprocess"):
         [batches[i] for i in range(5)]
+
+
+def test_single_samples_are_oversampled_too(dataset):
+    """A method whose batch shrinks to 1 must not be trained on other patches."""
+    one = {"batch_size": 1, "augmentation": None, "lr_patch_size": (2, 2, 2)}
+
+    def shown(**changes):
+        batches = source(dataset, **one, **changes)
+        return sum(bool((batches[i]["target"][0] > 0).any()) for i in range(60))
+
+    never = shown(oversample_foreground_percent=0.0)
+    assert shown(oversample_foreground_percent=1.0) == 60
+    assert never + 10 < shown() < 55

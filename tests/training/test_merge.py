@@ -118,3 +118,18 @@ def test_every_lr_patch_fits_the_hr_topology(scale):
 
 def test_no_refinement_needs_no_other_topology():
     assert hr_topology({"n_stages": 3}, (1, 1, 1), (1.0, 1.0, 1.0)) == {"n_stages": 3}
+
+
+def test_a_shrunk_patch_is_predicted_in_tiles(plans):
+    """An untiled prediction would normalise over more than the network was trained on."""
+    manager, dataset_json = plans
+    configuration = manager.plans["configurations"]["3d_fullres"]
+    before = dict(configuration)
+    configuration |= {"patch_free": True, "batch_size": 1}
+    try:
+        merged = merged_plans(manager, "3d_fullres", method_with(hr_width=96), dataset_json)
+    finally:
+        configuration |= before
+    entry = merged["configurations"]["3d_fullres"]
+    assert entry["patch_size"] != before["patch_size"]
+    assert entry["patch_free"] is False

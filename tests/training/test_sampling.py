@@ -11,6 +11,7 @@ from srseg.training.sampling import (
     draw_voxel,
     num_unlabelled,
     padding_below,
+    single_sample_share,
     wants_foreground,
 )
 
@@ -129,3 +130,8 @@ def test_annotated_voxels_stand_in_where_there_is_no_foreground():
 @pytest.mark.parametrize("foreground", [True, False])
 def test_a_case_without_foreground_asks_for_nothing(foreground):
     assert drawn({1: LOCATIONS[3]}, foreground=foreground)[0] is None
+
+
+@pytest.mark.parametrize(("percent", "share"), [(0.33, 0.5), (0.0, 0.0), (1.0, 1.0), (0.2, 0.0)])
+def test_a_single_sample_shows_foreground_as_often_as_one_of_two(percent, share):
+    assert single_sample_share(percent) == share
