@@ -25,6 +25,7 @@ from srseg.evaluation.compare.selection import (
 from srseg.evaluation.folder import evaluate_folder
 from srseg.networks.build import build_network
 from srseg.plans.managers import load_plans
+from tests.conftest import FOLDER_VARIABLES
 from tests.evaluation.compare.model_folders import write_model
 from tests.tiny_dataset import TINY_ID, TINY_NAME, read_volume
 
@@ -232,3 +233,27 @@ def test_committed_results_make_the_same_tables(compared, tmp_path, capsys):
     for name in ("compare.md", "compare.csv"):
         ours, theirs = ((f / name).read_text(encoding="utf-8") for f in (merged, compared))
         assert ours == theirs
+
+
+@pytest.mark.slow
+def test_missing_methods_are_trained_and_only_once(trained_root, tmp_path, monkeypatch):
+    for variable in FOLDER_VARIABLES:
+        shutil.copytree(trained_root / variable, tmp_path / variable)
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    train = ["--train", "-num_epochs", "2", "-iterations_per_epoch", "2", "-num_workers", "0"]
+    names = ["-models", "SRSegTrainer", "lr_then_upsample", "oracle"]
+    output = tmp_path / "out"
+    assert main(arguments(output, *train, *names)) == 0
+    results = tmp_path / "nnUNet_results" / TINY_NAME
+    files = sorted(results.glob("*/fold_0/checkpoint_final.pth"))
+    assert len(files) == 3
+    times = [file.stat().st_mtime_ns for file in files]
+    steps = {name: s.facts.steps for name, s in read_results([output]).methods.items()}
+    assert steps == {"SRSegTrainer": 4, "lr_then_upsample": 4, "oracle": 4}
+    text = (output / "compare.md").read_text(encoding="utf-8")
+    assert "all at 4 steps" in text or "No fraction of the oracle gap: oracle is" in text
+    # an interrupted one goes on; what is finished stays
+    files[1].rename(files[1].with_name("checkpoint_latest.pth"))
+    assert main(arguments(output, *train, *names)) == 0
+    again = [file.stat().st_mtime_ns for file in files]
+    assert [a == b for a, b in zip(again, times, strict=True)] == [True, False, True]
