@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from srseg.training.checkpoint import plain
+from srseg.training.json_values import finite
 
 _OWN_KEYS = ("train_terms", "val_terms", "psnr_gain_db", "joint_score", "ema_joint_score")
 
@@ -58,15 +60,16 @@ class ProgressLog(LocalLogger):
         record = self.epoch_record(epoch)
         seconds = record["epoch_end_timestamps"] - record["epoch_start_timestamps"]
         dice = ", ".join(f"{value:.4f}" for value in record["dice_per_class_or_region"])
+        gain_db = record["psnr_gain_db"]  # NaN for a network that only segments
+        gain = f"SR gain over cubic {gain_db:+.2f} dB, " if math.isfinite(gain_db) else ""
         return (
             f"train loss {record['train_losses']:.4f}, val loss {record['val_losses']:.4f}, "
-            f"pseudo Dice [{dice}], SR gain over cubic {record['psnr_gain_db']:+.2f} dB, "
-            f"{seconds:.1f} s"
+            f"pseudo Dice [{dice}], {gain}{seconds:.1f} s"
         )
 
     def append_jsonl(self, file: Path, epoch: int) -> None:
         """Append the epoch's record to a JSON-lines file."""
-        record = {"epoch": epoch, **self.epoch_record(epoch)}
+        record = finite({"epoch": epoch, **self.epoch_record(epoch)})
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
 

@@ -26,6 +26,7 @@ from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.preprocessing.intensity import maps_of
 from srseg.preprocessing.paired import onto_grid
+from srseg.training.json_values import finite
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def write_sr_summary(scores: Mapping[str, Mapping[str, float]], folder: Path) ->
     mean = mean_metrics(list(scores.values()))
     content = {"mean": mean, "metric_per_case": [{"case": k, **v} for k, v in scores.items()]}
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    text = json.dumps(finite(content), indent=2, allow_nan=False)
     (folder / "summary_sr.json").write_text(text + "\n", encoding="utf-8")
     return mean
 
@@ -217,14 +218,3 @@ def write_segmentation_summary(request: ValidationRequest) -> float:
         num_processes=environment.worker_count(_BYTES_PER_WORKER),
     )
     return float(metrics["foreground_mean"]["Dice"])
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with numbers that JSON does not know as None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(content) for key, content in value.items()}
-    if isinstance(value, list):
-        return [_finite(content) for content in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -47,6 +47,16 @@ def test_jsonl_holds_every_term(tmp_path):
     assert record["train_terms"] == {"dice_ce": 0.5, "sr_l1": 0.1}
 
 
+def test_a_network_without_sr_image_has_no_gain(tmp_path):
+    log = filled(1)
+    log.log("psnr_gain_db", float("nan"), 0)
+    assert "gain" not in log.report(0)
+    assert "nan" not in log.report(0)
+    log.append_jsonl(tmp_path / "log.jsonl", 0)
+    assert json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8"))["psnr_gain_db"] is None
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_progress_png_is_drawn(tmp_path, epochs):
     filled(epochs).plot_progress_png(str(tmp_path))
