@@ -129,3 +129,67 @@ def resample(
         for old, new in zip(old_shape, new_shape, strict=True)
     ]
     return apply_separable(tensor, matrices)
+
+
+def box_read(
+    box: Sequence[slice],
+    old_shape: Sequence[int],
+    new_shape: Sequence[int],
+    *,
+    kind: str = "cubic",
+    antialias: bool = True,
+) -> tuple[slice, ...]:
+    """Return the part of the old grid that `resample(...)[box]` depends on, a slice per axis.
+
+    Args:
+        box: slices with start and stop on the new grid, not empty.
+        old_shape: voxels of the old grid.
+        new_shape: voxels of the new grid.
+        kind: as in `resample`.
+        antialias: as in `resample`.
+    """
+    read = []
+    for wanted, old, new in zip(box, old_shape, new_shape, strict=True):
+        if old == new:
+            read.append(slice(wanted.start, wanted.stop))
+            continue
+        matrix = interpolation_matrix(old, new, kind=kind, antialias=antialias)
+        columns = torch.nonzero(matrix[wanted].any(dim=0)).flatten()
+        read.append(slice(int(columns[0]), int(columns[-1]) + 1))
+    return tuple(read)
+
+
+def resample_box(
+    tensor: torch.Tensor,
+    box: Sequence[slice],
+    old_shape: Sequence[int],
+    new_shape: Sequence[int],
+    *,
+    at: Sequence[slice] | None = None,
+    kind: str = "cubic",
+    antialias: bool = True,
+) -> torch.Tensor:
+    """Return `resample(whole, new_shape)[box]` from the part of the whole that it depends on.
+
+    Args:
+        tensor: (..., part), floating point: what lies `at` in the whole.
+        box: slices with start and stop on the new grid, not empty.
+        old_shape: voxels of the whole.
+        new_shape: voxels of the whole when resampled.
+        at: slices on the old grid that hold at least `box_read(...)`; None: `tensor` is the whole.
+        kind: as in `resample`.
+        antialias: as in `resample`.
+    """
+    options = {"kind": kind, "antialias": antialias}
+    read = box_read(box, old_shape, new_shape, **options)
+    if at is not None:
+        offset = [axis.start for axis in at]
+        inside = zip(read, offset, strict=True)
+        tensor = tensor[(..., *(slice(r.start - o, r.stop - o) for r, o in inside))]
+    else:
+        tensor = tensor[(..., *read)]
+    matrices = [
+        None if old == new else interpolation_matrix(old, new, **options)[wanted, part]
+        for wanted, part, old, new in zip(box, read, old_shape, new_shape, strict=True)
+    ]
+    return apply_separable(tensor, matrices)

@@ -5,7 +5,13 @@ import torch
 from torch.nn.functional import interpolate
 
 from srseg.geometry.grid import Grid
-from srseg.geometry.separable import apply_separable, interpolation_matrix, resample
+from srseg.geometry.separable import (
+    apply_separable,
+    box_read,
+    interpolation_matrix,
+    resample,
+    resample_box,
+)
 
 GRID = Grid((6, 9, 7), (4.0, 0.7, 0.5), (10.0, -20.0, 30.0))
 KINDS = ["nearest", "linear", "cubic"]
@@ -88,3 +94,36 @@ def test_a_matrix_first_made_in_inference_mode_can_be_differentiated_through():
     image = torch.rand(3, 5, dtype=torch.float64, requires_grad=True)
     resample(image, (11,)).sum().backward()
     torch.testing.assert_close(image.grad.sum(), torch.tensor(33.0, dtype=torch.float64))
+
+
+BOXES = [
+    (slice(0, 1), slice(3, 7), slice(2, 5)),
+    (slice(4, 9), slice(0, 8), slice(6, 7)),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("box", BOXES)
+def test_a_box_is_resampled_alone_as_in_the_whole(kind, antialias, box):
+    """Along axes that grow, shrink and stay."""
+    torch.manual_seed(0)
+    old_shape, new_shape = (6, 17, 7), (9, 8, 7)
+    whole = torch.randn(2, *old_shape, dtype=torch.float64)
+    options = {"kind": kind, "antialias": antialias}
+    expected = resample(whole, new_shape, **options)[(..., *box)]
+    actual = resample_box(whole, box, old_shape, new_shape, **options)
+    torch.testing.assert_close(actual, expected)
+    read = box_read(box, old_shape, new_shape, **options)
+    assert all(0 <= r.start < r.stop <= n for r, n in zip(read, old_shape, strict=True))
+    assert read[2] == box[2]
+    at = (slice(0, 6), slice(max(0, read[1].start - 1), 17), read[2])  # more than is read
+    part = whole[(..., *at)]
+    actual = resample_box(part, box, old_shape, new_shape, at=at, **options)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_box_reads_no_more_than_it_depends_on():
+    box = (slice(4, 6),)
+    assert box_read(box, (10,), (20,), kind="linear") == (slice(1, 4),)
+    assert box_read(box, (10,), (20,), kind="cubic") == (slice(0, 5),)
