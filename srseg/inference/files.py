@@ -22,7 +22,7 @@ from srseg.inference.cases import (
     list_cases,
     select_part,
 )
-from srseg.inference.export import is_written, to_native_grid, write_prediction
+from srseg.inference.export import is_written, write_prediction
 from srseg.inference.pipeline import WriteBehind, computed_ahead, naming
 
 if TYPE_CHECKING:
@@ -72,17 +72,10 @@ def predict_files(predictor: Predictor, job: FilesJob) -> list[str]:
                 records_written = True
             begin = time.perf_counter()
             with naming(case.name):
-                logits, sr_image = predictor.predict_preprocessed(lr_image)
                 hr_properties = predictor.hr_properties(properties)
-                prediction = to_native_grid(
-                    logits,
-                    sr_image,
-                    hr_properties,
-                    predictor.plans_manager,
-                    predictor.label_manager,
-                    with_probabilities=job.save_probabilities,
+                prediction = predictor.predict_to_native_grid(
+                    lr_image, hr_properties, with_probabilities=job.save_probabilities
                 )
-            del logits, sr_image
             writer.submit(
                 write,
                 case,

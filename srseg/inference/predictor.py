@@ -1,13 +1,12 @@
 """The predictor: LR image in, HR segmentation and SR image out, with one network or several folds.
 
 nnU-Net's own predictor assumes an output as large as its input in most places, so this one shares
-only its functions. In short: preprocess as in training, pad, go through the network in one pass or
-in tiles, average flips and folds, then take the way back to the input's grid.
+only its functions. In short: preprocess as in training, then go through the network and to the
+input's grid.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 
-from srseg.images.checks import check_case
 from srseg.images.properties import upscale_properties
-from srseg.inference.export import Prediction, to_native_grid, write_prediction
+from srseg.inference.export import write_prediction
 from srseg.inference.files import FilesJob, predict_files
 from srseg.inference.forward import Forward, PredictionSettings
 from srseg.inference.model_folder import (
@@ -28,12 +26,11 @@ from srseg.inference.model_folder import (
     open_model,
     rebuilt_network,
 )
+from srseg.inference.native_grid import Prediction, to_native_grid
+from srseg.inference.reading import check_channels, prepare_array, prepare_case
+from srseg.inference.source import split_stack
+from srseg.inference.streaming import averaged, stream_case
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
-from srseg.preprocessing.lr_case import target_spacing
-
-logger = logging.getLogger(__name__)
-
-_FINER_THAN_PLANNED = 0.75  # below this fraction of the planned spacing, details are lost
 
 
 class Predictor:
@@ -63,19 +60,16 @@ class Predictor:
         settings: PredictionSettings | None = None,
     ) -> None:
         self.plans_manager = plans_manager
-        configuration_manager = configuration_manager.as_read()
-        self.configuration_manager = configuration_manager
+        self.configuration_manager = configuration_manager.as_read()
         self.dataset_json = dict(dataset_json)
+        self._managers = (plans_manager, self.configuration_manager, self.dataset_json)
         self.label_manager = plans_manager.get_label_manager(self.dataset_json)
-        self.num_channels = determine_num_input_channels(
-            plans_manager, configuration_manager, self.dataset_json
-        )
+        self.num_channels = determine_num_input_channels(*self._managers)
         self.settings = settings or PredictionSettings()
         self.model: TrainedModel | None = None
         self._weights = list(weights) if weights is not None else [None]
-        self._forward = Forward(
-            network, configuration_manager, mirroring_axes=mirroring_axes, settings=self.settings
-        )
+        options = {"mirroring_axes": mirroring_axes, "settings": self.settings}
+        self._forward = Forward(network, self.configuration_manager, **options)
 
     @classmethod
     def from_model_folder(
@@ -166,25 +160,37 @@ class Predictor:
             ValueError: if the image does not have the network's channels.
             RuntimeError: if the network answers with NaN or infinite values.
         """
-        lr_image = torch.as_tensor(lr_image, dtype=torch.float32)
-        if lr_image.ndim != 4 or len(lr_image) != self.num_channels:
-            raise ValueError(
-                f"got a preprocessed image of shape {tuple(lr_image.shape)}; it must be (C, z, y, "
-                f"x) with {self.num_channels} channel(s)."
-            )
-        total: torch.Tensor | None = None
-        for weights in self._weights:
-            stack = self._forward(lr_image, weights=weights, one_pass=one_pass)
-            total = stack if total is None else total.add_(stack)
-        assert total is not None  # there is at least one fold
-        total /= len(self._weights)
-        if not torch.isfinite(total.sum()):
-            raise RuntimeError(
-                "the network answered with NaN or infinite values: its training diverged, or "
-                "lower precision (autocast) does not suit it."
-            )
-        num_heads = self.label_manager.num_segmentation_heads
-        return total[:num_heads], total[num_heads:] if len(total) > num_heads else None
+        lr_image = check_channels(lr_image, self.num_channels)
+        stacks = (self._forward(lr_image, weights=w, one_pass=one_pass) for w in self._weights)
+        return tuple(split_stack(averaged(stacks), self.label_manager.num_segmentation_heads))
+
+    @torch.inference_mode()
+    def predict_to_native_grid(
+        self,
+        lr_image: torch.Tensor | np.ndarray,
+        hr_properties: Mapping[str, Any],
+        *,
+        with_probabilities: bool = False,
+    ) -> Prediction:
+        """Return the prediction of a preprocessed image on the native HR grid.
+
+        As `predict_preprocessed` and its export, but all logits exist only for probabilities.
+
+        Args:
+            lr_image: as in `predict_preprocessed`.
+            hr_properties: of the case, from `hr_properties(...)`.
+            with_probabilities: whether to return probabilities too.
+
+        Raises:
+            ValueError: if the image does not have the network's channels.
+            RuntimeError: if the network answers with NaN or infinite values.
+        """
+        managers = (self.plans_manager, self.label_manager)
+        if with_probabilities:
+            stack = self.predict_preprocessed(lr_image)
+            return to_native_grid(*stack, hr_properties, *managers, with_probabilities=True)
+        lr_image = check_channels(lr_image, self.num_channels)
+        return stream_case(self._forward, lr_image, self._weights, hr_properties, *managers)
 
     def predict(
         self, image: np.ndarray, spacing: Sequence[float], *, with_probabilities: bool = False
@@ -197,27 +203,11 @@ class Predictor:
             with_probabilities: whether to return probabilities too.
 
         Raises:
-            ValueError: if the image has other channels than the model, or voxels that are not
-                finite.
+            ValueError: if the image has other channels, or voxels that are not finite.
         """
-        if np.ndim(image) != 4 or len(spacing) != 3:
-            raise ValueError(
-                f"an image must be (C, Z, Y, X) with a spacing (Z, Y, X), got shape "
-                f"{np.shape(image)} and spacing {tuple(spacing)}."
-            )
-        properties = {"spacing": [float(mm) for mm in spacing]}
-        check_case(image, properties, ["image"], num_channels=self.num_channels)
-        preprocessor = self.configuration_manager.preprocessor_class()
-        managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
-        lr_image, _, properties = preprocessor.run_case_npy(image, None, properties, *managers)
-        logits, sr_image = self.predict_preprocessed(lr_image)
-        return to_native_grid(
-            logits,
-            sr_image,
-            self.hr_properties(properties),
-            self.plans_manager,
-            self.label_manager,
-            with_probabilities=with_probabilities,
+        lr_image, properties = prepare_array(image, spacing, *self._managers)
+        return self.predict_to_native_grid(
+            lr_image, self.hr_properties(properties), with_probabilities=with_probabilities
         )
 
     def prepare(self, files: Sequence[str | Path]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -226,31 +216,12 @@ class Predictor:
         Raises:
             ValueError: if a file cannot be used; the message names the case.
         """
-        lr_image, _, properties = self.configuration_manager.preprocessor_class().run_case(
-            [str(file) for file in files],
-            None,
-            self.plans_manager,
-            self.configuration_manager,
-            self.dataset_json,
-        )
-        native = self.plans_manager.planned(properties["spacing"])
-        planned = target_spacing(native, self.configuration_manager)
-        if any(mm < _FINER_THAN_PLANNED * p for mm, p in zip(native, planned, strict=True)):
-            logger.warning(
-                "%s is finer (%s mm) than the images this model is for (%s mm): detail is lost.",
-                Path(files[0]).name,
-                "x".join(f"{mm:.3g}" for mm in native),
-                "x".join(f"{mm:.3g}" for mm in planned),
-            )
-        return lr_image, properties
+        return prepare_case(files, *self._managers)
 
     def hr_properties(self, lr_properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return LR-native properties of a preprocessed case in HR geometry."""
-        return upscale_properties(
-            lr_properties,
-            self.configuration_manager.scale_3d,
-            self.plans_manager.transpose_backward,
-        )
+        scale = self.configuration_manager.scale_3d
+        return upscale_properties(lr_properties, scale, self.plans_manager.transpose_backward)
 
     def export_case(
         self,
@@ -268,18 +239,13 @@ class Predictor:
             case: name of the case.
             logits: (K, Z, Y, X) of `predict_preprocessed`.
             sr_image: (C, Z, Y, X) of `predict_preprocessed`, or None.
-            hr_properties: in HR geometry: `hr_properties(...)` of an LR file's properties, or those
-                stored with a preprocessed training case.
+            hr_properties: `hr_properties(...)` of an LR file's, or those of a training case.
             out_folder: is made if it does not exist.
             save_probabilities: whether to write `case.npz` and `case.pkl`, as nnU-Net does.
         """
+        managers = (self.plans_manager, self.label_manager)
         prediction = to_native_grid(
-            logits,
-            sr_image,
-            hr_properties,
-            self.plans_manager,
-            self.label_manager,
-            with_probabilities=save_probabilities,
+            logits, sr_image, hr_properties, *managers, with_probabilities=save_probabilities
         )
         write_prediction(
             prediction,
@@ -318,8 +284,7 @@ class Predictor:
             show_progress: a bar over the cases, where the output is a terminal.
 
         Raises:
-            ValueError: for inputs that cannot be used; the message names the case, and what was
-                predicted before it is complete.
+            ValueError: for inputs that cannot be used; what was predicted before is complete.
             FileNotFoundError: if there is no input.
         """
         job = FilesJob(

@@ -8,7 +8,7 @@ partition of unity), so nothing is divided afterwards and a constant stays a con
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -121,6 +121,86 @@ def _outer(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
     return product
 
 
+class Tiles:
+    """The tiles of a padded LR volume in layers along its first axis, and their weights.
+
+    Args:
+        shape: LR voxels of the volume per spatial axis; no axis below the tile.
+        tile_size: LR voxels of a tile per axis.
+        scale: refinement per axis.
+        step_size: distance of neighbouring tiles as a fraction of the tile, at most.
+        device: where tiles are weighted and added up.
+
+    Attributes:
+        hr_shape: HR voxels of the volume per axis.
+
+    Raises:
+        ValueError: if the volume is smaller than a tile or the step is not in (0, 1].
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        tile_size: Sequence[int],
+        scale: Sequence[int],
+        step_size: float,
+        device: torch.device,
+    ) -> None:
+        self._starts = tile_starts(shape, tile_size, step_size)
+        self._tile_size, self._scale, self._device = tuple(tile_size), tuple(scale), device
+        self.hr_shape = tuple(n * s for n, s in zip(shape, scale, strict=True))
+        self._hr_tile = tuple(n * s for n, s in zip(tile_size, scale, strict=True))
+        self._weights = [
+            torch.from_numpy(tile_weights([s * start for start in starts], n)).to(
+                device, torch.float32
+            )
+            for starts, s, n in zip(self._starts, scale, self._hr_tile, strict=True)
+        ]
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is one tile, which then is the result."""
+        return all(len(starts) == 1 for starts in self._starts)
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """The HR rows [start, stop) along the first axis that each layer of tiles covers."""
+        factor, length = self._scale[0], self._hr_tile[0]
+        return [(start * factor, start * factor + length) for start in self._starts[0]]
+
+    def predicted(
+        self, layer: int, predict: Predict, lr_image: torch.Tensor
+    ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
+        """Yield where each tile of a layer lies on the HR grid, and its float32 share there.
+
+        Args:
+            layer: index into `rows`.
+            predict: as in `stitch`.
+            lr_image: (B, C, *shape).
+
+        Raises:
+            ValueError: if `predict` answers with another shape.
+        """
+        others = (range(len(starts)) for starts in self._starts[1:])
+        for index in itertools.product((layer,), *others):
+            corner = [starts[i] for starts, i in zip(self._starts, index, strict=True)]
+            lr_slices = [slice(c, c + n) for c, n in zip(corner, self._tile_size, strict=True)]
+            tile = predict(lr_image[(..., *lr_slices)].contiguous())
+            tile = tile.to(self._device, torch.float32)
+            if tuple(tile.shape[2:]) != self._hr_tile:
+                raise ValueError(
+                    f"an LR tile of {self._tile_size} voxels came back as "
+                    f"{tuple(tile.shape[2:])}; with scale {self._scale} it must be "
+                    f"{self._hr_tile}."
+                )
+            where = zip(corner, self._scale, self._hr_tile, strict=True)
+            hr_slices = tuple(slice(c * s, c * s + n) for c, s, n in where)
+            if not self.is_one:  # else its weights are all one
+                tile = tile * _outer([w[i] for w, i in zip(self._weights, index, strict=True)])
+            yield hr_slices, tile
+
+
 def stitch(
     predict: Predict,
     lr_image: torch.Tensor,
@@ -144,36 +224,17 @@ def stitch(
         ValueError: if the volume is smaller than a tile, the step is not in (0, 1], or `predict`
             answers with another shape.
     """
-    shape = lr_image.shape[2:]
-    starts = tile_starts(shape, tile_size, step_size)
     device = torch.device(result_device) if result_device is not None else lr_image.device
-    hr_tile = tuple(n * s for n, s in zip(tile_size, scale, strict=True))
-    weights = [
-        torch.from_numpy(tile_weights([s * start for start in axis_starts], n)).to(
-            device, torch.float32
-        )
-        for axis_starts, s, n in zip(starts, scale, hr_tile, strict=True)
-    ]
+    tiles = Tiles(
+        lr_image.shape[2:], tile_size=tile_size, scale=scale, step_size=step_size, device=device
+    )
     result: torch.Tensor | None = None
-    last = tuple(len(axis_starts) - 1 for axis_starts in starts)
-    for index in itertools.product(*(range(len(axis_starts)) for axis_starts in starts)):
-        corner = [axis_starts[i] for axis_starts, i in zip(starts, index, strict=True)]
-        lr_slices = [slice(c, c + n) for c, n in zip(corner, tile_size, strict=True)]
-        tile = predict(lr_image[(..., *lr_slices)].contiguous()).to(device, torch.float32)
-        if tuple(tile.shape[2:]) != hr_tile:
-            raise ValueError(
-                f"an LR tile of {tuple(tile_size)} voxels came back as {tuple(tile.shape[2:])}; "
-                f"with scale {tuple(scale)} it must be {hr_tile}."
-            )
-        if index == last == (0,) * len(index):
-            return tile  # one tile is the result: its weights are all one
-        if result is None:
-            hr_shape = [n * s for n, s in zip(shape, scale, strict=True)]
-            result = torch.zeros(*tile.shape[:2], *hr_shape, device=device)
-        tile_weight = _outer([w[i] for w, i in zip(weights, index, strict=True)])
-        hr_slices = [
-            slice(c * s, c * s + n) for c, s, n in zip(corner, scale, hr_tile, strict=True)
-        ]
-        result[(..., *hr_slices)] += tile * tile_weight
+    for layer in range(len(tiles.rows)):
+        for where, tile in tiles.predicted(layer, predict, lr_image):
+            if tiles.is_one:
+                return tile
+            if result is None:
+                result = torch.zeros(*tile.shape[:2], *tiles.hr_shape, device=device)
+            result[(..., *where)] += tile
     assert result is not None  # tile_starts gives at least one tile
     return result
