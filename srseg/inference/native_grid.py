@@ -104,10 +104,9 @@ def stream_to_native_grid(
         RuntimeError: if the network answers with NaN or infinite values.
     """
     shape = tuple(hr_properties["shape_after_cropping_and_before_resampling"])
-    sr_to_native = _SRToNative(hr_properties, source.shape, shape)
+    sr_image = _SRImage(source.shape, shape, hr_properties, plans_manager)
     many = max(label_manager.all_labels) >= 256
     segmentation = _Canvas((), np.uint16 if many else np.uint8, hr_properties, plans_manager)
-    sr_image: _Canvas | None = None
     for box in _boxes(source, shape, label_manager.num_segmentation_heads):
         read = _read(box, source.shape, shape)
         stack = source.box(read)
@@ -117,13 +116,10 @@ def stream_to_native_grid(
         labels = _labels(logits, label_manager)
         segmentation.put(box, labels.to(torch.int16 if many else torch.uint8).cpu().numpy())
         if stack.sr_image is not None:
-            if sr_image is None:
-                leading = (len(stack.sr_image),)
-                sr_image = _Canvas(leading, np.float32, hr_properties, plans_manager)
-            sr_image.put(box, sr_to_native(stack.sr_image, box, read))
+            sr_image.add(stack.sr_image, box, read)
     return Prediction(
         segmentation.array,
-        None if sr_image is None else sr_image.array,
+        sr_image.finished(),
         tuple(float(mm) for mm in hr_properties["spacing"]),
     )
 
@@ -133,11 +129,13 @@ _SR = {"kind": "cubic", "antialias": False}
 
 
 def _read(box: Box, old_shape: Sequence[int], new_shape: Sequence[int]) -> Box:
-    """Return the part of the network's grid that labels and SR image of `box` depend on."""
-    parts = (box_read(box, old_shape, new_shape, **options) for options in (_LOGITS, _SR))
-    return tuple(
-        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*parts, strict=True)
-    )
+    """Return the part of the network's grid that labels of `box` depend on, or that lies in it."""
+    read = []
+    needed = box_read(box, old_shape, new_shape, **_LOGITS)
+    for axis, more, old, new in zip(box, needed, old_shape, new_shape, strict=True):
+        start, stop = axis.start * old // new, -(-axis.stop * old // new)
+        read.append(slice(min(start, more.start), max(stop, more.stop)))
+    return tuple(read)
 
 
 def _labels(logits: torch.Tensor, label_manager: LabelManager) -> torch.Tensor:
@@ -146,39 +144,76 @@ def _labels(logits: torch.Tensor, label_manager: LabelManager) -> torch.Tensor:
     return logits.max(0).indices  # argmax(0) takes ten times as long on a CPU
 
 
-class _SRToNative:
-    """Makes raw SR voxels of a native box.
+class _SRImage:
+    """Makes the raw SR image on the native grid from its parts on the network's.
 
     Where preprocessing resampled the input, only what the network added to it is resampled back,
     onto the interpolated input itself: detail of an input finer than planned, and slices of a
     coarser one, would not survive the way to the plan's grid and back.
+
+    Its kernel reaches farther than that of logits, so what has to be resampled is first collected:
+    it is no larger than the result, and boxes of logits need not overlap for it.
     """
 
     def __init__(
-        self, hr_properties: Properties, old_shape: Sequence[int], new_shape: Sequence[int]
+        self,
+        old_shape: Sequence[int],
+        new_shape: Sequence[int],
+        hr_properties: Properties,
+        plans_manager: SRSegPlansManager,
     ) -> None:
-        self._maps = maps_of(hr_properties)
         self._shapes = (tuple(old_shape), tuple(new_shape))
+        self._hr_properties, self._plans_manager = hr_properties, plans_manager
+        self._maps = maps_of(hr_properties)
+        self._canvas: _Canvas | None = None
+        self._collected: torch.Tensor | None = None
         frame = hr_properties["srseg"]
         self._native_lr: torch.Tensor | None = None
         if NATIVE_LR in frame:
             self._native_lr = torch.from_numpy(frame[NATIVE_LR])
             self._read_lr = resample(self._native_lr, frame["lr_shape"])
 
-    def __call__(self, sr_image: torch.Tensor, box: Box, read: Box) -> np.ndarray:
-        """Return (C, *box) float32 raw values from the normalised (C, *read)."""
+    def add(self, part: torch.Tensor, box: Box, read: Box) -> None:
+        """Take the normalised SR voxels (C, *read) of a native box."""
         old_shape, new_shape = self._shapes
-        if self._native_lr is None:
-            native = resample_box(sr_image, box, old_shape, new_shape, at=read, **_SR)
-        else:
-            read_lr = self._read_lr.to(sr_image.device)
-            interpolated = resample_box(read_lr, read, read_lr.shape[1:], old_shape, **_SR)
-            sr_image = sr_image - interpolated
-            native = resample_box(sr_image, box, old_shape, new_shape, at=read, **_SR)
-            native_lr = self._native_lr.to(sr_image.device)
-            native = native + resample_box(native_lr, box, native_lr.shape[1:], new_shape, **_SR)
+        if self._canvas is None:
+            options = (self._hr_properties, self._plans_manager)
+            self._canvas = _Canvas((len(part),), np.float32, *options)
+            if old_shape != new_shape:
+                self._collected = torch.zeros(len(part), *old_shape, device=part.device)
+        if self._collected is None:
+            self._put(part, box)
+            return
+        if self._native_lr is not None:
+            read_lr = self._read_lr.to(part.device)
+            part = part - resample_box(read_lr, read, read_lr.shape[1:], old_shape, **_SR)
+        self._collected[(..., *read)] = part
+
+    def finished(self) -> np.ndarray | None:
+        """Return the image once all parts are there; None if there were none."""
+        if self._canvas is None:
+            return None
+        if self._collected is not None:
+            self._resample()
+        return self._canvas.array
+
+    def _resample(self) -> None:
+        old_shape, new_shape = self._shapes
+        row_bytes = 4 * len(self._collected) * prod(new_shape[1:])
+        rows = max(1, _BOX_BYTES // row_bytes)
+        whole = tuple(slice(0, n) for n in new_shape[1:])
+        for start in range(0, new_shape[0], rows):
+            box = (slice(start, min(start + rows, new_shape[0])), *whole)
+            native = resample_box(self._collected, box, old_shape, new_shape, **_SR)
+            if self._native_lr is not None:
+                native_lr = self._native_lr.to(native.device)
+                native += resample_box(native_lr, box, native_lr.shape[1:], new_shape, **_SR)
+            self._put(native, box)
+
+    def _put(self, native: torch.Tensor, box: Box) -> None:
         channels = zip(self._maps, native.cpu().numpy(), strict=True)
-        return np.stack([intensity.invert(channel) for intensity, channel in channels])
+        raw = np.stack([intensity.invert(channel) for intensity, channel in channels])
+        self._canvas.put(box, raw)
 
 
 class _Canvas:
