@@ -125,7 +125,7 @@ def stream_to_native_grid(
 
 
 _LOGITS = {"kind": "linear", "antialias": False}
-_SR = {"kind": "cubic", "antialias": False}
+_SR = {"kind": "lanczos", "antialias": False}
 
 
 def _read(box: Box, old_shape: Sequence[int], new_shape: Sequence[int]) -> Box:
@@ -149,7 +149,9 @@ class _SRImage:
 
     Where preprocessing resampled the input, only what the network added to it is resampled back,
     onto the interpolated input itself: detail of an input finer than planned, and slices of a
-    coarser one, would not survive the way to the plan's grid and back.
+    coarser one, would not survive the way to the plan's grid and back. The kernel must pass what
+    both grids can hold, or the input's own detail is added twice where it damps (cubic kernels
+    cost 0.6 dB on Dataset027); its ringing cancels in the difference.
 
     Its kernel reaches farther than that of logits, so what has to be resampled is first collected:
     it is no larger than the result, and boxes of logits need not overlap for it.

@@ -83,7 +83,7 @@ def test_wrong_matrix_is_named():
 
 
 def test_unknown_kind_lists_the_known():
-    with pytest.raises(ValueError, match="known: cubic, linear, nearest"):
+    with pytest.raises(ValueError, match="known: cubic, lanczos, linear, nearest"):
         interpolation_matrix(4, 8, kind="bicubic")
 
 
@@ -127,3 +127,18 @@ def test_a_box_reads_no_more_than_it_depends_on():
     box = (slice(4, 6),)
     assert box_read(box, (10,), (20,), kind="linear") == (slice(1, 4),)
     assert box_read(box, (10,), (20,), kind="cubic") == (slice(0, 5),)
+
+
+@pytest.mark.parametrize(("old", "new"), [(31, 30), (30, 31), (20, 33), (33, 20)])
+def test_lanczos_keeps_ramps_up_to_the_faces_and_frequencies_inside(old, new):
+    matrix = interpolation_matrix(old, new, kind="lanczos", antialias=False)
+    faces = (torch.arange(old, dtype=torch.float64) + 0.5) / old
+    wanted = (torch.arange(new, dtype=torch.float64) + 0.5) / new
+    torch.testing.assert_close(matrix @ faces, wanted, atol=2e-4, rtol=0)
+    cycles = 0.7 * min(old, new) / 2  # 0.7 of what the coarser grid can hold
+    wave, expected = (torch.cos(2 * torch.pi * cycles * x) for x in (faces, wanted))
+    inside = slice(8, -8)
+    error = (matrix @ wave - expected)[inside].abs().max()
+    cubic = interpolation_matrix(old, new, kind="cubic", antialias=False)
+    assert error < 0.03
+    assert error < 0.3 * (cubic @ wave - expected)[inside].abs().max()

@@ -148,7 +148,7 @@ def write_ramp(folder: Path, case: str, shape=SHAPE, permuted=False) -> Grid:
 @pytest.mark.parametrize("reader", READERS)
 def test_world_ramp_stays_a_world_ramp(tmp_path, reader, transpose, scale, spacing_factor):
     """Each SR voxel holds its own world point, and the mask is the half-space it was asked for."""
-    shape = (9, 14, 12)
+    shape = (19, 24, 22)
     write_ramp(tmp_path / "in", "a", shape, permuted=True)
     predictor = known_predictor(
         RampNetwork(scale),
@@ -156,7 +156,7 @@ def test_world_ramp_stays_a_world_ramp(tmp_path, reader, transpose, scale, spaci
         hr_spacing=hr_spacing_for(
             reader, tmp_path / "in/a_0000.nii.gz", transpose, scale, spacing_factor
         ),
-        patch_size=(20, 20, 20),  # one tile: this network clamps at the borders of each
+        patch_size=(32, 32, 32),  # one tile: this network clamps at the borders of each
         transpose=transpose,
         reader=reader.__name__,
         num_channels=3,
@@ -168,7 +168,8 @@ def test_world_ramp_stays_a_world_ramp(tmp_path, reader, transpose, scale, spaci
     grid = grid_of(sr_properties, sr_image.shape)
     world = grid.world_coordinates()
     native_scale = [scale[transpose.index(axis)] for axis in range(3)]
-    inner = (..., *(slice(3 * s, -3 * s) for s in native_scale))  # edges are clamped
+    # the network clamps its input's edges, and resampling sees that 6 voxels further inside
+    inner = (..., *(slice(8 * s, -8 * s) for s in native_scale))
     np.testing.assert_allclose(sr_image[inner], world[inner], atol=2e-3)
 
     segmentation, seg_properties = reader().read_seg(str(tmp_path / "out/a.nii.gz"))
