@@ -11,7 +11,7 @@ from srseg.inference.model_folder import load_checkpoint
 from srseg.inference.predictor import Predictor
 from srseg.networks.output import JointOutput
 from tests.inference.known_networks import (
-    CubicNetwork,
+    InterpolatingNetwork,
     NearestNetwork,
     dataset_json,
     known_predictor,
@@ -48,12 +48,15 @@ def test_an_input_off_the_plan_keeps_its_own_detail(lr_spacing):
     of a coarser one.
     """
     scale = (1, 2, 2)
-    predictor = known_predictor(CubicNetwork(scale), scale, patch_size=(40, 60, 60))
-    image = raw_image(1, 9, 13, 11)
+    predictor = known_predictor(InterpolatingNetwork(scale), scale, patch_size=(84, 60, 60))
+    image = raw_image(1, 25, 28, 27)
     actual = predictor.predict(image, lr_spacing).sr_image
-    expected = resample(torch.from_numpy(image).float(), actual.shape[1:]).numpy()
-    # bfloat16 in the network leaves three digits of what it added to the interpolation, here 0
-    np.testing.assert_allclose(actual, expected, atol=4e-3 * np.ptp(image))
+    native = torch.from_numpy(image).float()
+    expected = resample(native, actual.shape[1:], kind="lanczos").numpy()
+    # the network sees repeated edges, and the kernel reaches 6 voxels; bfloat16 in the network
+    # leaves three digits of what it added to the interpolation, here 0
+    inner = (..., *(slice(10 * s, -10 * s) for s in scale))
+    np.testing.assert_allclose(actual[inner], expected[inner], atol=4e-3 * np.ptp(image))
 
 
 def test_image_is_not_changed_by_predicting():

@@ -214,5 +214,5 @@ def test_every_voxel_is_labelled():
 
 
 def test_unknown_kind_lists_the_known():
-    with pytest.raises(ValueError, match="known: cubic, linear, nearest"):
+    with pytest.raises(ValueError, match="known: cubic, lanczos, linear, nearest"):
         resample_image(np.zeros((1, *SHAPE)), (3, 3, 3), kind="spline")

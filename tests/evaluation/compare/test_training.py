@@ -87,7 +87,9 @@ def test_a_stopped_comparison_waits_until_the_training_has_saved(tmp_path):
         "signal.signal(signal.SIGINT, save)\nprint('ready', flush=True)\ntime.sleep(60)\n"
     )
     parent = (
-        "import sys\nfrom pathlib import Path\n"
+        # a shell's background job starts with Ctrl-C ignored, and so would this process
+        "import signal, sys\nfrom pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from srseg.evaluation.compare.training import _run\n"
         f"try:\n    _run([sys.executable, '-c', {child!r}, {str(saved)!r}])\n"
         f"except KeyboardInterrupt:\n    print(Path({str(saved)!r}).is_file(), flush=True)\n"
