@@ -65,12 +65,25 @@ def trainer_state(trainer: SRSegTrainer) -> dict[str, Any]:
             "seed": trainer.seed,
             "batch_size": trainer.batch_size,
             "iteration": trainer.iteration,
+            "steps": trainer.steps,
             "iterations_per_epoch": trainer.num_iterations_per_epoch,
             "partial_epoch": trainer.partial_epoch,
             "elapsed_seconds": trainer.clock.elapsed(),
             "rng_state": torch.get_rng_state(),
         },
     }
+
+
+def trained_steps(checkpoint: Mapping[str, Any]) -> int | None:
+    """Return the optimiser steps that a checkpoint has seen; None where it does not say.
+
+    Checkpoints before 2026-11-21 count epochs, so a time budget's last, shortened one counts whole.
+    """
+    own = checkpoint.get("srseg")
+    if own is None or "current_epoch" not in checkpoint:
+        return None
+    whole_epochs = checkpoint["current_epoch"] * own["iterations_per_epoch"] + own["iteration"]
+    return own.get("steps", whole_epochs)
 
 
 def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> None:
@@ -105,6 +118,7 @@ def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> Non
     trainer._best_ema = checkpoint["_best_ema"]
     trainer.current_epoch = checkpoint["current_epoch"]
     trainer.iteration = own["iteration"]
+    trainer.steps = trained_steps(checkpoint) or 0
     trainer.partial_epoch = list(own["partial_epoch"])
     trainer.clock.spent_seconds = own["elapsed_seconds"]
     trainer.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]

@@ -80,6 +80,7 @@ class SRSegTrainer(nnUNetTrainer):
         self.method: Method = load_method(self.default_method)
         self.seed = 12345
         self.iteration = 0
+        self.steps = 0
         self.partial_epoch: list[dict[str, Any]] = []
         self.profile = profile_for(self.device, self.configuration_manager.batch_size)
         self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
@@ -255,6 +256,7 @@ class SRSegTrainer(nnUNetTrainer):
                     raise KeyboardInterrupt
                 outputs.append(self.train_step(next(self.dataloader_train)))
                 self.iteration += 1
+                self.steps += 1
                 bar.set_postfix_str(
                     f"loss {outputs[-1]['loss']:.3f}, {self._progress():.0%} of training",
                     refresh=False,

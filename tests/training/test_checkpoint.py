@@ -26,6 +26,15 @@ def test_numpy_values_become_plain_and_load_with_weights_only(tmp_path):
     assert loaded["weights"].tolist() == [0, 1, 2]
 
 
+
+def test_steps_of_checkpoints_that_do_not_count_them_are_epochs_and_the_rest():
+    own = {"iterations_per_epoch": 100, "iteration": 37}
+    assert checkpoint.trained_steps({"current_epoch": 15, "srseg": own}) == 1537
+    assert checkpoint.trained_steps({"current_epoch": 15, "srseg": {**own, "steps": 1422}}) == 1422
+    assert checkpoint.trained_steps({"current_epoch": 15}) is None  # stock nnU-Net's
+    assert checkpoint.trained_steps({"srseg": own}) is None
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "checkpoint_latest.pth"
     checkpoint.save_atomically({"value": 1}, file)

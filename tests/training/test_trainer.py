@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from srseg.inference.model_folder import load_checkpoint
+from srseg.training.checkpoint import trained_steps
 from srseg.training.method import load_method
 from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
 from tests.tiny_dataset import TINY_ID
@@ -173,22 +174,26 @@ def test_segmentation_alone_trains_without_an_sr_head(planned, tmp_path):
     assert not (folder / "sr").exists()
 
 
-def test_time_budget_ends_training_and_drives_the_learning_rate(planned):
+@pytest.mark.parametrize(("seconds", "steps"), [(10.0, 6), (15.0, 4)])
+def test_time_budget_ends_training_and_drives_the_learning_rate(planned, seconds, steps):
     trainer = trainer_for(time_budget_minutes=1.0)
     now = [0.0]
     trainer.clock.now = lambda: now[0]
+    assert trainer.num_iterations_per_epoch == 3
     step = trainer.train_step
 
-    def ten_seconds(batch):
+    def slow_step(batch):
         result = step(batch)
-        now[0] += 10.0
+        now[0] += seconds
         return result
 
-    trainer.train_step = ten_seconds
+    trainer.train_step = slow_step
     trainer.run_training()
-    assert trainer.current_epoch == 2  # 6 steps of 10 s, 3 in an epoch
+    assert trainer.current_epoch == 2
+    final = load_checkpoint(Path(trainer.output_folder) / "checkpoint_final.pth")
+    assert trained_steps(final) == steps  # also where the last epoch is cut short
     initial = trainer.method.optimizer["learning_rate"]
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(initial * (1 / 6) ** 0.9)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(initial * (1 / steps) ** 0.9)
 
 
 def test_another_methods_checkpoint_is_refused(planned, trained_root):

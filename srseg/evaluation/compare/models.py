@@ -12,6 +12,7 @@ from srseg.evaluation.compare.cost import network_cost
 from srseg.evaluation.compare.records import READS_HR, READS_LR, Facts, check_same_hr_grid
 from srseg.inference.model_folder import TrainedModel, load_checkpoint, open_model
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.training.checkpoint import trained_steps
 
 _CHECKPOINT_DIGITS = 12
 
@@ -114,17 +115,6 @@ def check_models(models: Sequence[Model]) -> None:
             )
 
 
-def steps_of(checkpoint: dict[str, Any]) -> int | None:
-    """Return the optimiser steps that a checkpoint has seen; None where it does not say.
-
-    The last epoch of a time budget counts as a whole one: checkpoints store no more.
-    """
-    own = checkpoint.get("srseg")
-    if own is None or "current_epoch" not in checkpoint:
-        return None
-    return checkpoint["current_epoch"] * own["iterations_per_epoch"] + own["iteration"]
-
-
 def file_digest(file: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with file.open("rb") as opened:
@@ -152,7 +142,7 @@ def _facts(trained: TrainedModel, file: Path) -> Facts:
         scale=times(plans.native(manager.scale_3d)),
         # a 2d configuration knows no slice distance
         hr_spacing_mm=times(plans.native(hr_spacing) if len(hr_spacing) == 3 else hr_spacing),
-        steps=steps_of(checkpoint),
+        steps=trained_steps(checkpoint),
         batch_size=own.get("batch_size"),
         training_minutes=None if seconds is None else seconds / 60,
         parameters=parameters,

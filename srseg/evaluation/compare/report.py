@@ -246,7 +246,6 @@ def _cost(summary: Summary) -> Table:
         f"Predicted on: {', '.join(devices) or 'unknown'}. Seconds (from files to files, without "
         "loading the model) and peak memory of the process are of a fresh one for each model. "
         "FLOPs are of one forward pass without flips, convolutions and matrix products only.",
-        "The last epoch of a training by time counts as a whole one in steps.",
     )
     return Table("Costs", tuple(heading), rows, notes)
 

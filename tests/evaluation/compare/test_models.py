@@ -10,7 +10,6 @@ from srseg.evaluation.compare.models import (
     Model,
     check_models,
     read_model,
-    steps_of,
     times,
     trained_names,
 )
@@ -18,13 +17,6 @@ from tests.evaluation.compare.model_folders import write_model
 from tests.tiny_dataset import TINY_NAME
 
 WHICH = {"plans": "srsegPlans", "configuration": "3d_fullres", "checkpoint_name": "c.pth"}
-
-
-def test_steps_are_epochs_and_the_rest():
-    own = {"iterations_per_epoch": 100, "iteration": 37}
-    assert steps_of({"current_epoch": 15, "srseg": own}) == 1537
-    assert steps_of({"current_epoch": 15}) is None  # stock nnU-Net's
-    assert steps_of({"srseg": own}) is None
 
 
 def test_trained_folds_are_found(tmp_path):
