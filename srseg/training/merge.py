@@ -71,8 +71,8 @@ def _architecture(
 ) -> dict[str, Any]:
     """Return the method's architecture on the planned one, and what it must know of the data.
 
-    Networks are rebuilt from the plans alone, so one that takes `degradation`, `hr_spacing` or
-    `region_based` finds them in its arguments.
+    Networks are rebuilt from the plans alone, so one that takes `degradation`, `hr_spacing`,
+    `region_based` or `num_slices` (of the planned patch) finds them in its arguments.
     """
     architecture = deepcopy(manager.configuration["architecture"])
     if "network_class_name" in method.network:
@@ -87,6 +87,7 @@ def _architecture(
         "degradation": manager.degradation,
         "hr_spacing": manager.hr_spacing,
         "region_based": labels.has_regions,
+        "num_slices": int(manager.patch_size[0]),
     }
     kwargs |= {name: value for name, value in of_the_data.items() if name in known}
     architecture["arch_kwargs"] = kwargs | method.network.get("arch_kwargs", {})

@@ -66,6 +66,16 @@ def test_an_unknown_option_is_named(plans):
         merged_plans(manager, "3d_fullres", method_with(hr_widht=8), dataset_json)
 
 
+def test_slices_as_channels_are_as_many_as_the_planned_patch_has(plans):
+    manager, dataset_json = plans
+    class_name = "srseg.networks.slices_as_channels.SlicesAsChannels"
+    content = load_method("SRSegTrainer").to_json()
+    method = method_from_json({**content, "network": {"network_class_name": class_name}})
+    merged = merged_plans(manager, "3d_fullres", method, dataset_json)
+    kwargs = merged["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    assert kwargs["num_slices"] == manager.get_configuration("3d_fullres").patch_size[0]
+
+
 def hr_method(**changes):
     content = load_method("SRSegTrainer").to_json()
     content |= {"input": "hr", "losses": {"dice_ce": {"weight": 1.0}}, **changes}
