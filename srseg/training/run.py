@@ -14,6 +14,7 @@ from srseg import environment
 from srseg.inference.model_folder import load_checkpoint
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import load_plans
+from srseg.plans.stock import STOCK_TRAINER
 from srseg.training.continuation import check_same_batches
 from srseg.training.data import unlabelled_dataset
 from srseg.training.merge import merged_plans
@@ -26,6 +27,7 @@ from srseg.training.request import (
     checked_profile,
     checkpoint_to_load,
 )
+from srseg.training.stock import run_stock_training
 from srseg.training.trainer import SRSegTrainer
 from srseg.training.trainers import trainer_class
 
@@ -121,6 +123,9 @@ def run_training(request: TrainingRequest) -> None:
         raise ValueError("--val_best needs checkpoints; it excludes --disable_checkpointing.")
     device = torch.device(environment.resolve_device(request.device))
     torch.set_num_threads(1 if device.type == "cuda" else environment.available_cores())
+    if request.method == STOCK_TRAINER:
+        run_stock_training(request, device)
+        return
     if request.num_gpus <= 1:
         _run_on_device(request, device)
         return
