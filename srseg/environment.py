@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+_LOADER_PROCESSES = "nnUNet_n_proc_DA"
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _CGROUP_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
@@ -18,7 +21,22 @@ def prepare() -> None:
     """Set nnU-Net's worker defaults from the cores this process may really use."""
     cores = str(available_cores())
     os.environ.setdefault("nnUNet_def_n_proc", cores)
-    os.environ.setdefault("nnUNet_n_proc_DA", cores)
+    os.environ.setdefault(_LOADER_PROCESSES, cores)
+
+
+@contextmanager
+def loader_processes(count: int | None) -> Iterator[None]:
+    """Give nnU-Net's own trainer `count` loader processes inside the block; None leaves them."""
+    before = os.environ.get(_LOADER_PROCESSES)
+    if count is not None:
+        os.environ[_LOADER_PROCESSES] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_LOADER_PROCESSES, None)
+        else:
+            os.environ[_LOADER_PROCESSES] = before
 
 
 def prepare_rendezvous() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,13 @@ import pytest
 from tests.tiny_dataset import TINY_ID, TINY_NAME, write_tiny_dataset
 
 PROJECT = Path(__file__).resolve().parent.parent
+_TRAIN_ALONE = """
+import sys
+from srseg.cli.train import main
+status = main(sys.argv[1:])
+assert "torchvision" not in sys.modules, "nnU-Net's trainers were searched"
+sys.exit(status)
+"""
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -95,3 +104,22 @@ def trained_folders(trained_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     for variable in FOLDER_VARIABLES:
         monkeypatch.setenv(variable, str(trained_root / variable))
     return trained_root
+
+
+@pytest.fixture(scope="session")
+def stock_root(tmp_path_factory: pytest.TempPathFactory, trained_root: Path) -> Path:
+    """A copy of `trained_root` with nnU-Net's own trainer trained beside ours, for 1 x 3 steps.
+
+    In a process of its own: nnU-Net reads the size of its process pools when it is imported.
+    """
+    from srseg import environment
+
+    root = tmp_path_factory.mktemp("stock") / "root"
+    shutil.copytree(trained_root, root)
+    options = "-tr nnUNetTrainer -device cpu -num_epochs 1 -iterations_per_epoch 3 -num_workers 0"
+    subprocess.run(
+        [sys.executable, "-c", _TRAIN_ALONE, TINY_ID, "3d_fullres", "0", *options.split()],
+        env={**environment.child_environment(root), "nnUNet_def_n_proc": "1"},
+        check=True,
+    )
+    return root

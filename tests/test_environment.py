@@ -16,6 +16,18 @@ def test_prepare_keeps_what_the_user_set(monkeypatch):
     monkeypatch.delenv("nnUNet_n_proc_DA")
 
 
+@pytest.mark.parametrize("before", [None, "7"])
+def test_loader_processes_of_nnunets_trainer_are_set_for_a_while(monkeypatch, before):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "7")
+    if before is None:
+        monkeypatch.delenv("nnUNet_n_proc_DA")
+    with environment.loader_processes(None):
+        assert os.environ.get("nnUNet_n_proc_DA") == before
+    with environment.loader_processes(0):
+        assert os.environ["nnUNet_n_proc_DA"] == "0"
+    assert os.environ.get("nnUNet_n_proc_DA") == before
+
+
 def test_unset_folder_says_how_to_set_it(monkeypatch):
     monkeypatch.delenv("nnUNet_raw", raising=False)
     with pytest.raises(ValueError, match="nnUNet_raw is not set"):

@@ -9,6 +9,7 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
@@ -74,6 +75,19 @@ SIGNATURES = [
         "self data seg properties plans_manager configuration_manager dataset_json",
     ),
     (nnUNetDatasetBlosc2, "load_case", "self identifier"),
+    (nnUNetTrainer, "run_training", "self"),
+    (
+        nnUNetPredictor,
+        "manual_initialization",
+        "self network plans_manager configuration_manager parameters dataset_json trainer_name "
+        "inference_allowed_mirroring_axes",
+    ),
+    (
+        nnUNetPredictor,
+        "predict_from_files_sequential",
+        "self list_of_lists_or_source_folder output_folder_or_list_of_truncated_output_files "
+        "save_probabilities overwrite folder_with_segs_from_prev_stage",
+    ),
 ]
 
 
@@ -98,6 +112,7 @@ def test_configuration_property_exists(name):
     [
         "num_iterations_per_epoch",
         "num_val_iterations_per_epoch",
+        "num_epochs",
         "_best_ema",
         "inference_allowed_mirroring_axes",
         "output_folder_base",

@@ -15,7 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("dataset", help="dataset id or name, for example 4 or Dataset004_Hippocampus")
     add("configuration", help="3d_fullres, 3d_patchfree or 2d")
     add("fold", help="fold of the cross-validation, a number from 0, or all")
-    add("-tr", default="SRSegTrainer", metavar="METHOD", help="method name or a .json method file")
+    add("-tr", default="SRSegTrainer", metavar="METHOD", help="method, its .json or nnUNetTrainer")
     add("-p", "-plans_name", default="srsegPlans", metavar="PLANS", help="plans (srsegPlans)")
     add("-device", default="auto", help="auto, cuda, cpu or mps (auto: the best there is)")
     add("-num_gpus", type=int, default=1, help="GPUs for one training (DDP)")

@@ -26,6 +26,7 @@ from srseg.inference.records import agreed_record
 from srseg.networks.build import build_network
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.plans.stock import is_stock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +113,15 @@ def open_model(
     Raises:
         FileNotFoundError: if the folder, a file of it, a fold or a checkpoint is missing; what
             there is gets listed.
-        ValueError: if a checkpoint is damaged, or the folds were trained with different
-            configurations, plans or labels.
+        ValueError: if a checkpoint is damaged, the folds were trained with different
+            configurations, plans or labels, or nnU-Net's own trainer has trained them.
     """
     folder = Path(folder)
+    if is_stock_folder(folder):
+        raise ValueError(
+            f"{folder} is a model of nnU-Net's own trainer, which reads HR images: srseg_compare "
+            "and nnUNetv2_predict predict with it."
+        )
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         what = "is not a folder" if not folder.is_dir() else f"lacks {', '.join(missing)}"

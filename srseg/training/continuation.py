@@ -12,6 +12,8 @@ from srseg.inference.records import shaping
 from srseg.plans.comparison import differing_keys
 
 if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
     from srseg.training.trainer import SRSegTrainer
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ def _last_moment(checkpoint: Mapping[str, Any]) -> float:
     return max(times, default=float("-inf"))
 
 
-def check_same_plans(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> None:
+def check_same_plans(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of other plans or labels: it would see and predict other images.
 
     Raises:

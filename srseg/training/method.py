@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from srseg.plans.stock import STOCK_TRAINER
 from srseg.training.phases import phases_from_json
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
@@ -80,6 +81,10 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
     method = Method(**content)
     if not method.name or "__" in method.name or "/" in method.name:
         raise ValueError(f"{source}: the name '{method.name}' must be non-empty, without __ or /.")
+    if method.name == STOCK_TRAINER:
+        raise ValueError(
+            f"{source}: {STOCK_TRAINER} is nnU-Net's own trainer; choose another name."
+        )
     if method.input not in INPUTS:
         raise ValueError(f"{source}: unknown input '{method.input}'; known: {', '.join(INPUTS)}.")
     known = ("network_class_name", "arch_kwargs", "topology")
@@ -132,6 +137,11 @@ def known_methods() -> list[str]:
     return sorted(file.stem for file in METHODS_FOLDER.glob("*.json"))
 
 
+def trainable_names() -> list[str]:
+    """Return all names that `-tr` takes: methods, and nnU-Net's own trainer."""
+    return [*known_methods(), STOCK_TRAINER]
+
+
 def load_method(name_or_path: str) -> Method:
     """Return the method of a shipped name or of a user's own JSON file.
 
@@ -146,7 +156,7 @@ def load_method(name_or_path: str) -> Method:
         file = own
     else:
         raise ValueError(
-            f"unknown method '{name_or_path}'; known: {', '.join(known_methods())}, "
+            f"unknown method '{name_or_path}'; known: {', '.join(trainable_names())}, "
             "or the path of an existing .json file."
         )
     try:

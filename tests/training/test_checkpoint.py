@@ -26,7 +26,6 @@ def test_numpy_values_become_plain_and_load_with_weights_only(tmp_path):
     assert loaded["weights"].tolist() == [0, 1, 2]
 
 
-
 def test_steps_of_checkpoints_that_do_not_count_them_are_epochs_and_the_rest():
     own = {"iterations_per_epoch": 100, "iteration": 37}
     assert checkpoint.trained_steps({"current_epoch": 15, "srseg": own}) == 1537

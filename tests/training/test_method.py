@@ -34,7 +34,7 @@ def test_unlabelled_cases_are_asked_for_by_their_share():
 
 
 def test_unknown_method_lists_the_known():
-    with pytest.raises(ValueError, match="known: .*SRSegTrainer"):
+    with pytest.raises(ValueError, match="known: .*SRSegTrainer.*, nnUNetTrainer, or the path"):
         load_method("PFSegg")
 
 
@@ -43,6 +43,7 @@ def test_unknown_method_lists_the_known():
     [
         ({"lossses": {}}, r"unknown keys \['lossses'\]"),
         ({"name": "a__b"}, "without __"),
+        ({"name": "nnUNetTrainer"}, "nnUNetTrainer is nnU-Net's own trainer; choose another name"),
         ({"input": "hq"}, "unknown input 'hq'; known: lr, hr"),
         ({"network": {"clas": 1}}, r"unknown keys \['clas'\] in network"),
         ({"network": {"topology": "mr"}}, "unknown topology .mr.; known: lr, hr"),

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srseg.evaluation.compare.cost import network_cost
+from srseg.evaluation.compare.cost import architecture_cost, network_cost
 from srseg.evaluation.compare.records import READS_HR, READS_LR, Facts, check_same_hr_grid
+from srseg.evaluation.compare.stock import StockModel, open_stock_model
 from srseg.inference.model_folder import TrainedModel, load_checkpoint, open_model
+from srseg.planning.oracle_plans import oracle_plans_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.plans.stock import STOCK_TRAINER, is_stock_folder
 from srseg.training.checkpoint import trained_steps
 
 _CHECKPOINT_DIGITS = 12
@@ -26,7 +29,7 @@ class Model:
         folder: the model folder.
         fold: that was trained.
         checkpoint_name: inside the fold's folder.
-        plans_manager: of the merged plans.
+        plans_manager: of the merged plans; of nnU-Net's own trainer those that srseg made.
         configuration_manager: as trained, with the LR grid also where the network reads HR images.
         dataset_json: labels, channels, file ending.
         facts: for the tables.
@@ -47,6 +50,15 @@ class Model:
         return self.folder / f"fold_{self.fold}" / self.checkpoint_name
 
 
+def model_folder(dataset_folder: Path, name: str, plans: str, configuration: str) -> Path:
+    """Return where `srseg_train -tr NAME -p PLANS` puts a model.
+
+    nnU-Net's own trainer is trained with nnU-Net's plans and named after them.
+    """
+    of_folder = oracle_plans_name(plans) if name == STOCK_TRAINER else plans
+    return dataset_folder / f"{name}__{of_folder}__{configuration}"
+
+
 def trained_names(
     dataset_folder: Path, *, plans: str, configuration: str, fold: int | str, checkpoint_name: str
 ) -> list[str]:
@@ -60,8 +72,12 @@ def trained_names(
         checkpoint_name: file name inside the fold's folder.
     """
     files = dataset_folder.glob(f"*__{plans}__{configuration}/fold_{fold}/{checkpoint_name}")
-    folders = sorted(file.parent.parent for file in files)
-    return [folder.name.split("__")[0] for folder in folders if (folder / "method.json").is_file()]
+    folders = {file.parent.parent for file in files}
+    names = [f.name.split("__")[0] for f in folders if (f / "method.json").is_file()]
+    stock = model_folder(dataset_folder, STOCK_TRAINER, plans, configuration)
+    if is_stock_folder(stock) and (stock / f"fold_{fold}" / checkpoint_name).is_file():
+        names.append(STOCK_TRAINER)
+    return sorted(names)
 
 
 def describe_trained(dataset_folder: Path) -> str:
@@ -78,13 +94,22 @@ def read_model(folder: Path, fold: int | str, checkpoint_name: str) -> Model:
         FileNotFoundError: if something is missing.
         ValueError: if the checkpoint is damaged or the plans name an unknown network.
     """
-    trained = open_model(folder, [fold], checkpoint_name=checkpoint_name)
     file = folder / f"fold_{fold}" / checkpoint_name
+    where = {"folder": folder, "fold": fold, "checkpoint_name": checkpoint_name}
+    if is_stock_folder(folder):
+        stock = open_stock_model(folder, fold, checkpoint_name)
+        return Model(
+            name=STOCK_TRAINER,
+            **where,
+            plans_manager=stock.srseg_plans,
+            configuration_manager=stock.srseg_plans.get_configuration(stock.configuration),
+            dataset_json=stock.dataset_json,
+            facts=_stock_facts(stock, file),
+        )
+    trained = open_model(folder, [fold], checkpoint_name=checkpoint_name)
     return Model(
         name=folder.name.split("__")[0],
-        folder=folder,
-        fold=fold,
-        checkpoint_name=checkpoint_name,
+        **where,
         plans_manager=trained.plans_manager,
         configuration_manager=trained.configuration_manager,
         dataset_json=trained.dataset_json,
@@ -134,17 +159,41 @@ def _facts(trained: TrainedModel, file: Path) -> Facts:
     checkpoint = load_checkpoint(file)
     own = checkpoint.get("srseg") or {}
     seconds = own.get("elapsed_seconds")
-    hr_spacing = manager.hr_spacing
     parameters, flops = network_cost(plans, manager, trained.dataset_json)
     return Facts(
         reads=READS_HR if manager.input == "hr" else READS_LR,
         checkpoint=file_digest(file)[:_CHECKPOINT_DIGITS],
-        scale=times(plans.native(manager.scale_3d)),
-        # a 2d configuration knows no slice distance
-        hr_spacing_mm=times(plans.native(hr_spacing) if len(hr_spacing) == 3 else hr_spacing),
+        **_grid(plans, manager),
         steps=trained_steps(checkpoint),
         batch_size=own.get("batch_size"),
         training_minutes=None if seconds is None else seconds / 60,
         parameters=parameters,
         flops_per_hr_voxel=flops,
     )
+
+
+def _stock_facts(stock: StockModel, file: Path) -> Facts:
+    plans = stock.srseg_plans
+    patch_size = stock.plans.get_configuration(stock.configuration).patch_size
+    parameters, flops = architecture_cost(
+        stock.architecture, stock.num_channels, stock.num_heads, patch_size, [1] * len(patch_size)
+    )
+    return Facts(
+        reads=READS_HR,
+        checkpoint=file_digest(file)[:_CHECKPOINT_DIGITS],
+        **_grid(plans, plans.get_configuration(stock.configuration)),
+        steps=stock.steps,
+        batch_size=stock.batch_size,
+        training_minutes=stock.training_minutes,
+        parameters=parameters,
+        flops_per_hr_voxel=flops,
+    )
+
+
+def _grid(plans: SRSegPlansManager, manager: SRSegConfigurationManager) -> dict[str, str]:
+    """Return scale and HR spacing as text; a 2d configuration knows no slice distance."""
+    hr_spacing = manager.hr_spacing
+    return {
+        "scale": times(plans.native(manager.scale_3d)),
+        "hr_spacing_mm": times(plans.native(hr_spacing) if len(hr_spacing) == 3 else hr_spacing),
+    }

@@ -8,10 +8,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srseg import environment
 from srseg.planning.json_file import write_json
+
+if TYPE_CHECKING:
+    from srseg.evaluation.compare.stock import StockPredictor
+    from srseg.inference.predictor import Predictor
 
 _GIB = 2**30
 _ERRORS = (ValueError, OSError, RuntimeError, LookupError, TypeError, ArithmeticError)
@@ -25,19 +29,11 @@ def run_job(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from srseg.inference.predictor import Predictor
-
     if job["device"] == "cuda":
         torch.backends.cudnn.benchmark = True
     else:
         torch.set_num_threads(environment.available_cores())
-    predictor = Predictor.from_model_folder(
-        job["model_folder"],
-        [job["fold"]],
-        checkpoint_name=job["checkpoint_name"],
-        device=job["device"],
-        use_mirroring=job["use_mirroring"],
-    )
+    predictor = _predictor(job)
     begin = time.perf_counter()
     cases = predictor.predict_files(job["inputs"], job["out_folder"], overwrite=False)
     if not cases:
@@ -51,6 +47,25 @@ def run_job(job: Mapping[str, Any]) -> dict[str, Any]:
         "peak_gpu_memory_gib": gpu,
         "device": f"{job['device']} {'with' if job['use_mirroring'] else 'without'} flips",
     }
+
+
+def _predictor(job: Mapping[str, Any]) -> StockPredictor | Predictor:
+    from srseg.inference.predictor import Predictor
+    from srseg.plans.stock import is_stock_folder
+
+    folder = Path(job["model_folder"])
+    if is_stock_folder(folder):
+        from srseg.evaluation.compare.stock import StockPredictor, open_stock_model
+
+        model = open_stock_model(folder, job["fold"], job["checkpoint_name"])
+        return StockPredictor(model, job["device"], job["use_mirroring"])
+    return Predictor.from_model_folder(
+        folder,
+        [job["fold"]],
+        checkpoint_name=job["checkpoint_name"],
+        device=job["device"],
+        use_mirroring=job["use_mirroring"],
+    )
 
 
 def peak_memory_bytes() -> int:

@@ -15,6 +15,7 @@ from srseg.evaluation.compare.models import (
     Model,
     check_models,
     describe_trained,
+    model_folder,
     read_model,
     trained_names,
 )
@@ -24,7 +25,7 @@ from srseg.evaluation.compare.training import method_names, train_missing
 from srseg.evaluation.context import Context
 from srseg.inference.model_folder import FINAL_CHECKPOINT
 from srseg.plans.managers import load_plans
-from srseg.training.method import known_methods, load_method
+from srseg.training.method import load_method, trainable_names
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def train_wanted(request: CompareRequest, dataset_folder: Path) -> None:
     wanted = [name for name in request.models or () if name not in known]
     if not request.models:
         raise ValueError(
-            f"--train needs -models: what to train; known: {', '.join(known_methods())}, or the "
+            f"--train needs -models: what to train; known: {', '.join(trainable_names())}, or the "
             "path of a method file."
         )
     train_missing(
@@ -100,11 +101,11 @@ def compared_methods(
         if name not in trained and name not in INTERPOLATIONS:
             raise ValueError(
                 f"unknown model '{name}'; trained: {', '.join(trained) or 'none'}; built in: "
-                f"{', '.join(INTERPOLATIONS)}; --train trains: {', '.join(known_methods())}."
+                f"{', '.join(INTERPOLATIONS)}; --train trains: {', '.join(trainable_names())}."
             )
     models = [
         read_model(
-            dataset_folder / f"{name}__{request.plans}__{request.configuration}",
+            model_folder(dataset_folder, name, request.plans, request.configuration),
             int(request.fold) if request.fold.isdecimal() else request.fold,
             request.checkpoint_name,
         )

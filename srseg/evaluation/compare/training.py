@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from srseg.evaluation.compare.models import model_folder
 from srseg.inference.model_folder import FINAL_CHECKPOINT
+from srseg.plans.stock import STOCK_TRAINER
 from srseg.training.method import load_method
 
 logger = logging.getLogger(__name__)
@@ -52,12 +54,15 @@ class TrainingBudget:
 
 
 def method_names(names_or_files: Sequence[str]) -> dict[str, str]:
-    """Return name of the method -> what `-tr` takes, for shipped methods and own files.
+    """Return name of the method -> what `-tr` takes: shipped methods, own files, nnU-Net's trainer.
 
     Raises:
         ValueError: for an unknown method (the known ones are listed).
     """
-    return {load_method(given).name: given for given in names_or_files}
+    return {
+        given if given == STOCK_TRAINER else load_method(given).name: given
+        for given in names_or_files
+    }
 
 
 def train_missing(
@@ -84,18 +89,28 @@ def train_missing(
         budget: the same for all.
 
     Raises:
+        ValueError: for a time given to nnU-Net's own trainer, before anything is trained.
         RuntimeError: if a training fails; its own message stands above.
         KeyboardInterrupt: once the running training has saved where it was.
     """
+    folders = {
+        name: model_folder(dataset_folder, name, plans, configuration) / f"fold_{fold}"
+        for name in methods
+    }
+    is_missing = {name: not (f / FINAL_CHECKPOINT).is_file() for name, f in folders.items()}
+    if budget.minutes is not None and is_missing.get(STOCK_TRAINER):
+        raise ValueError(
+            f"{STOCK_TRAINER} trains a number of epochs, not a time: give -num_epochs instead of "
+            f"-time_budget, or leave {STOCK_TRAINER} out of -models."
+        )
     trained = []
     for name, given in methods.items():
-        fold_folder = dataset_folder / f"{name}__{plans}__{configuration}" / f"fold_{fold}"
-        if (fold_folder / FINAL_CHECKPOINT).is_file():
+        if not is_missing[name]:
             logger.info("%s is trained already.", name)
             continue
         arguments = [dataset_folder.name, configuration, fold, "-tr", given, "-p", plans]
         arguments += ["-device", device, *budget.flags()]
-        if any(fold_folder.glob("checkpoint_*.pth")):
+        if any(folders[name].glob("checkpoint_*.pth")):
             arguments.append("--c")
         logger.info("$ srseg_train %s", shlex.join(arguments))
         status = _run([sys.executable, "-c", _CODE, *arguments])

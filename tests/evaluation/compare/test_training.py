@@ -46,6 +46,25 @@ def test_only_what_is_missing_is_trained_and_goes_on_where_it_was(tmp_path, comm
     ]
 
 
+def test_nnunets_own_trainer_has_a_folder_of_nnunets_plans(tmp_path, commands):
+    folder = tmp_path / "Dataset901_Tiny" / "nnUNetTrainer__srsegOraclePlans__3d_fullres" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_latest.pth").touch()
+    methods = method_names(["nnUNetTrainer"])
+    assert trained(tmp_path, methods, TrainingBudget(num_epochs=3)) == ["nnUNetTrainer"]
+    options = ["-tr", "nnUNetTrainer", "-p", "srsegPlans", "-device", "cpu", "-num_epochs", "3"]
+    assert [command[6:] for command in commands] == [[*options, "--c"]]
+    (folder / "checkpoint_final.pth").touch()
+    assert trained(tmp_path, methods, TrainingBudget(minutes=3)) == []
+
+
+def test_a_time_for_nnunets_own_trainer_is_refused_before_anything_is_trained(tmp_path, commands):
+    methods = {"a": "a", "nnUNetTrainer": "nnUNetTrainer"}
+    with pytest.raises(ValueError, match="nnUNetTrainer trains a number of epochs.*-num_epochs"):
+        trained(tmp_path, methods, TrainingBudget(minutes=6.5))
+    assert commands == []
+
+
 def test_all_get_the_same_time(tmp_path, commands):
     budget = TrainingBudget(minutes=6.5, iterations_per_epoch=20, num_workers=0)
     trained(tmp_path, {"a": "a", "b": "b"}, budget)
