@@ -19,6 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 import tifffile
 
+from srseg.images.compression import check_level, write_at_level
 from srseg.images.writers import (
     RGB_CHANNELS,
     ReaderWriter,
@@ -52,6 +53,7 @@ def write_image(
     file_ending: str,
     reference_dtype: DtypeLike | Sequence[DtypeLike] = None,
     num_files: int | None = None,
+    compression: int | None = None,
 ) -> list[Path]:
     """Return the files that an image was written to, `<file_truncated>_0000<file_ending>` first.
 
@@ -66,12 +68,15 @@ def write_image(
             BMP: as uint8). Channels that share a file are stored in the dtype that holds them all.
         num_files: how many files the channels are spread over. By default one file a channel,
             except that 3 or 4 channels of a natural image in one dtype make one colour image.
+        compression: level from 0 (none) to 9 of .nii.gz, .nrrd and .mha files; other formats
+            ignore it, and None leaves it to the writing library.
 
     Raises:
         ValueError: if the array is not 4-D, its channels do not fill the files evenly or are not
-            as many as the dtypes, a 2-D format gets several slices, or the properties are of an
-            unknown reader.
+            as many as the dtypes, a 2-D format gets several slices, the properties are of an
+            unknown reader, or there is no such level.
     """
+    check_level(compression)
     if array.ndim != 4:
         raise ValueError(f"an image must be (C, Z, Y, X), got shape {array.shape}.")
     write = writer_of(reader_writer, properties)
@@ -91,7 +96,12 @@ def write_image(
         for i, name in enumerate(names):
             held = slice(i * channels_a_file, (i + 1) * channels_a_file)
             dtype = _dtype_for(_common_dtype(references[held]), file_ending)
-            write(_cast(array[held], dtype), folder / name, properties)
+            channels = _cast(array[held], dtype)
+            write_at_level(
+                lambda path, channels=channels: write(channels, path, properties),
+                folder / name,
+                compression,
+            )
         if write is write_tiff:
             write_tiff_spacing(folder / f"{file_truncated.name}.json", properties)
     return [file_truncated.parent / name for name in names]
@@ -103,6 +113,7 @@ def write_segmentation(
     properties: Mapping[str, Any],
     *,
     reader_writer: ReaderWriter,
+    compression: int | None = None,
 ) -> Path:
     """Return the file that a label map was written to, by nnU-Net's own writer.
 
@@ -111,10 +122,12 @@ def write_segmentation(
         file: with ending.
         properties: geometry in the form of the reader.
         reader_writer: one of nnU-Net's readers, class or object.
+        compression: as in `write_image`.
 
     Raises:
-        ValueError: if the array has another shape.
+        ValueError: if the array has another shape, or there is no such level.
     """
+    check_level(compression)
     if segmentation.ndim == 4 and len(segmentation) == 1:
         segmentation = segmentation[0]
     if segmentation.ndim != 3:
@@ -122,7 +135,11 @@ def write_segmentation(
     file = Path(file)
     writer = reader_writer() if isinstance(reader_writer, type) else reader_writer
     with _written_beside(file.parent) as folder:
-        writer.write_seg(segmentation, str(folder / file.name), dict(properties))
+        write_at_level(
+            lambda path: writer.write_seg(segmentation, str(path), dict(properties)),
+            folder / file.name,
+            compression,
+        )
     return file
 
 
