@@ -33,8 +33,8 @@ HEADER = (
 _SHORTEST_PAUSE = 0.02  # seconds between two samples
 _SAMPLING_SHARE = 0.05  # of one core, at most
 _FEWEST_SAMPLES = 3  # below, the peak of a short command is not known
-_QUIET = 0.1  # share of all cores that other processes may take
-_WAIT_SECONDS, _TRIALS = 60, 4  # for quiet, before each trial; the quietest trial counts
+QUIET = 0.1  # share of all cores that other processes may take
+_patience = {"seconds": 60, "trials": 4}  # for quiet, before each trial; the quietest counts
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,6 +89,11 @@ def variables(threads: int, **more: str | Path | int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), **own}
 
 
+def never_wait() -> None:
+    """From now on, measure once and at once: to try a script out, its figures mean nothing."""
+    _patience.update(seconds=0, trials=1)
+
+
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Usage:
     """Run a command, again while others disturb it, and return what the quietest run took.
 
@@ -96,12 +101,12 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
         RuntimeError: if it fails; the end of what it wrote is in the message.
     """
     quietest: Usage | None = None
-    for _ in range(_TRIALS):
+    for _ in range(_patience["trials"]):
         _wait_for_quiet()
         usage = _measure_once(command, environment)
         if quietest is None or usage.others < quietest.others:
             quietest = usage
-        if usage.others <= _QUIET:
+        if usage.others <= QUIET:
             break
     assert quietest is not None  # there is at least one trial
     return quietest
@@ -143,11 +148,11 @@ def _busy_seconds() -> float:
 
 def _wait_for_quiet() -> None:
     """Wait until other processes leave the cores alone for a second, or patience ends."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + _patience["seconds"]
     while time.monotonic() < deadline:
         before = _busy_seconds()
         time.sleep(1)
-        if _busy_seconds() - before <= _QUIET * (os.cpu_count() or 1):
+        if _busy_seconds() - before <= QUIET * (os.cpu_count() or 1):
             return
 
 

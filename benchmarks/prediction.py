@@ -105,27 +105,26 @@ def predict_once(
     return usage
 
 
-def compare(
-    root: Path, our_plans: dict, stock_plans: dict, work: str, options: argparse.Namespace
-) -> None:
-    """Measure every dtype of `options` and print its rows."""
-    plans = {pairs.THEIRS: stock_plans, pairs.OURS: our_plans}
+def in_turn(
+    root: Path, plans: dict[str, dict], dtype: str, work: str, options: argparse.Namespace
+) -> dict[str, list[pairs.Usage]]:
+    """Return the usages of both sides in one precision; `plans` are by side."""
+    sides = {
+        side: lambda side=side: predict_once(root, plans[side], dtype, side, options)
+        for side in plans
+    }
+    return pairs.alternate(sides, options.rounds, f"{work}, {dtype}")
+
+
+def compare(root: Path, plans: dict[str, dict], work: str, options: argparse.Namespace) -> None:
+    """Measure every dtype of `options` and print its rows; `plans` are by side."""
     for dtype in options.dtypes:
-        taken = pairs.alternate(
-            {
-                side: lambda side=side, dtype=dtype: predict_once(
-                    root, plans[side], dtype, side, options
-                )
-                for side in plans
-            },
-            options.rounds,
-            f"{work}, {dtype}",
-        )
+        taken = in_turn(root, plans, dtype, work, options)
         print(pairs.row(f"{work}, {dtype}", taken, TARGETS[options.work]), flush=True)
 
 
-def synthetic(root: Path, options: argparse.Namespace) -> None:
-    """Predict one volume of any size."""
+def write_synthetic(root: Path, options: argparse.Namespace) -> dict[str, dict]:
+    """Write one volume of any size and both models; return their plans by side."""
     tile = options.tile or options.lr_size
     our_plans, stock_plans, dataset_json = untrained.synthetic_plans(
         options.lr_size,
@@ -139,15 +138,21 @@ def synthetic(root: Path, options: argparse.Namespace) -> None:
         root / "results", stock_plans, dataset_json, untrained.CONFIGURATION
     )
     untrained.write_synthetic_case(root / OUR_DATA, root / STOCK_DATA, options.lr_size)
-    options.c = untrained.CONFIGURATION
-    kwargs = our_plans["configurations"][options.c]["architecture"]["arch_kwargs"]
+    return {pairs.THEIRS: stock_plans, pairs.OURS: our_plans}
+
+
+def synthetic(root: Path, options: argparse.Namespace) -> None:
+    """Predict one volume of any size."""
+    plans = write_synthetic(root, options)
+    configuration = plans[pairs.OURS]["configurations"][options.c]
+    kwargs = configuration["architecture"]["arch_kwargs"]
     print(
         f"trunk {kwargs['features_per_stage']}, HR head {kwargs['hr_width']}, "
         f"{options.labels + 1} classes, {options.np} reading and {options.np} writing\n"
     )
     print(pairs.HEADER)
-    work = f"HR {2 * options.lr_size}^3, nnU-Net's tiles {tile}^3"
-    compare(root, our_plans, stock_plans, work, options)
+    tile = options.tile or options.lr_size
+    compare(root, plans, f"HR {2 * options.lr_size}^3, nnU-Net's tiles {tile}^3", options)
 
 
 def dataset(root: Path, options: argparse.Namespace, num_cases: int) -> None:
@@ -176,7 +181,8 @@ def dataset(root: Path, options: argparse.Namespace, num_cases: int) -> None:
     simulate = [pairs.installed("srseg_simulate"), "-d", name, "-c", options.c, "--no_pbar"]
     simulate += ["-i", str(root / STOCK_DATA), "-o", str(root / OUR_DATA)]
     subprocess.run(simulate, check=True, capture_output=True)
-    compare(root, our_plans, stock_plans, f"{num_cases} case(s) of {name}", options)
+    plans = {pairs.THEIRS: stock_plans, pairs.OURS: our_plans}
+    compare(root, plans, f"{num_cases} case(s) of {name}", options)
 
 
 def start(root: Path, options: argparse.Namespace) -> None:
@@ -207,6 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if options.work == "synthetic":
+            options.c = untrained.CONFIGURATION
             synthetic(root, options)
             return
         print(pairs.HEADER)

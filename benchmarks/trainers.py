@@ -1,8 +1,8 @@
 """Our trainer and stock nnU-Net's on one preprocessed dataset, at equal HR patch and batch.
 
-Shared by the benchmarks that compare training; both are built as their commands build them, on the
-CPU, with the folders of the environment. Stock reads the HR images of our preprocessed folder by
-the plans that our planner writes beside ours (`srsegOraclePlans.json`).
+Shared by the benchmarks of training; both are built as their commands build them, with the folders
+of the environment, stock's on the CPU. Stock reads the HR images of our preprocessed folder by the
+plans that our planner writes beside ours (`srsegOraclePlans.json`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def our_trainer(
     num_workers: int = 0,
     precision: str = "fp32",
     hr_width: int | None = None,
+    device: str = "cpu",
 ) -> Any:
     """Return an initialised trainer of the default method.
 
@@ -35,6 +36,7 @@ def our_trainer(
         num_workers: processes of the loader.
         precision: "fp32" or "bf16".
         hr_width: instead of the planned one.
+        device: "cpu" or "cuda".
     """
     import torch
 
@@ -49,11 +51,11 @@ def our_trainer(
         method = str(scratch / f"{content['name']}.json")
         Path(method).write_text(json.dumps(content), encoding="utf-8")
     request = TrainingRequest(
-        dataset=dataset, configuration=configuration, fold=0, method=method, device="cpu",
+        dataset=dataset, configuration=configuration, fold=0, method=method, device=device,
         batch_size=batch_size, num_workers=num_workers, precision=precision, num_epochs=1,
         disable_checkpointing=True,
     )  # fmt: skip
-    trainer = build_trainer(request, torch.device("cpu"))
+    trainer = build_trainer(request, torch.device(device))
     trainer.initialize()
     return trainer
 

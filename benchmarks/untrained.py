@@ -7,6 +7,7 @@ our SR image is the interpolated input.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ from typing import Any
 OUR_KWARGS = ("scale", "trunk", "hr_width", "hr_num_convs", "sr_head")
 CONFIGURATION = "3d_fullres"
 OUR_PLANS, STOCK_PLANS = "srsegPlans", "nnUNetPlans"
+_STATISTICS = ("mean", "median", "std", "min", "max", "percentile_99_5", "percentile_00_5")
 
 
 def synthetic_plans(
-    lr_size: int, tile: int, *, base_features: int, num_labels: int, hr_width: int
+    lr_size: int,
+    tile: int,
+    *,
+    base_features: int,
+    num_labels: int,
+    hr_width: int,
+    num_channels: int = 1,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return our plans, stock's on the HR grid, and dataset.json; scale 2, LR 2 mm, HR 1 mm.
 
@@ -35,8 +43,8 @@ def synthetic_plans(
     ours["arch_kwargs"]["hr_width"] = hr_width
     common = {
         "batch_size": 2,
-        "normalization_schemes": ["ZScoreNormalization"],
-        "use_mask_for_norm": [False],
+        "normalization_schemes": ["ZScoreNormalization"] * num_channels,
+        "use_mask_for_norm": [False] * num_channels,
         "batch_dice": False,
     }
     our_resampling, stock_resampling = {}, {}
@@ -75,7 +83,7 @@ def synthetic_plans(
     }
     labels = {"background": 0, **{f"label {i}": i for i in range(1, num_labels + 1)}}
     dataset_json = {
-        "channel_names": {"0": "MR"},
+        "channel_names": {str(i): "MR" for i in range(num_channels)},
         "labels": labels,
         "numTraining": 1,
         "file_ending": ".nii.gz",
@@ -84,12 +92,16 @@ def synthetic_plans(
         _plans(OUR_PLANS, "SRSegPlanner", 2 * lr_size, our_configuration),
         _plans(STOCK_PLANS, "ExperimentPlanner", 2 * lr_size, stock_configuration),
     ]
+    statistics = dict.fromkeys(_STATISTICS, 1.0)
+    for one in plans:
+        one["foreground_intensity_properties_per_channel"] = {
+            str(i): statistics for i in range(num_channels)
+        }
     plans[0] |= {"srseg_version": "0.1.0", "plans_version": 1, "modality": "MR"}
     return plans[0], plans[1], dataset_json
 
 
 def _plans(name: str, planner: str, hr_size: int, configuration: dict[str, Any]) -> dict[str, Any]:
-    statistics = ("mean", "median", "std", "min", "max", "percentile_99_5", "percentile_00_5")
     return {
         "dataset_name": "Dataset999_Synthetic",
         "plans_name": name,
@@ -101,7 +113,6 @@ def _plans(name: str, planner: str, hr_size: int, configuration: dict[str, Any])
         "configurations": {CONFIGURATION: configuration},
         "experiment_planner_used": planner,
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": dict.fromkeys(statistics, 1.0)},
     }
 
 
@@ -186,16 +197,26 @@ def _write_checkpoint(folder: Path, network: Any, init_args: dict, **more: Any) 
     torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
 
 
-def write_synthetic_case(lr_folder: Path, hr_folder: Path, lr_size: int) -> None:
-    """Write one smooth, noisy int16 volume: HR with 1 mm voxels, LR its 2x2x2 means."""
+def write_synthetic_case(
+    lr_folder: Path, hr_folder: Path, lr_size: int | Sequence[int], channel: int = 0
+) -> None:
+    """Write one smooth, noisy int16 volume: HR with 1 mm voxels, LR its 2x2x2 means.
+
+    Args:
+        lr_folder: for `case_0000.nii.gz`, made if needed, as is
+        hr_folder: for the HR volume of the same name.
+        lr_size: LR voxels, of all axes or of each.
+        channel: number in the name, and seed of the noise.
+    """
     import nibabel as nib
     import numpy as np
     import torch
     from torch.nn import functional as F
 
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 1, *[max(2, lr_size // 4)] * 3, generator=generator)
-    hr_image = F.interpolate(coarse, size=(2 * lr_size,) * 3, mode="trilinear")
+    lr_shape = [lr_size] * 3 if isinstance(lr_size, int) else list(lr_size)
+    generator = torch.Generator().manual_seed(channel)
+    coarse = torch.rand(1, 1, *(max(2, n // 4) for n in lr_shape), generator=generator)
+    hr_image = F.interpolate(coarse, size=[2 * n for n in lr_shape], mode="trilinear")
     hr_image += 0.05 * torch.randn(hr_image.shape, generator=generator)
     hr_image = 100 + 1000 * hr_image.clamp_(0)  # nowhere zero: nothing is cropped
     for folder, image, mm in (
@@ -206,5 +227,5 @@ def write_synthetic_case(lr_folder: Path, hr_folder: Path, lr_size: int) -> None
         affine = np.diag([mm, mm, mm, 1.0])
         nib.save(
             nib.Nifti1Image(image[0, 0].numpy().astype(np.int16), affine),
-            folder / "case_0000.nii.gz",
+            folder / f"case_{channel:04d}.nii.gz",
         )

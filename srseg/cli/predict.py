@@ -28,6 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--save_probabilities", action="store_true", help="write .npz and .pkl for ensembling"
     )
+    files.add_argument(
+        "-compression",
+        type=int,
+        metavar="LEVEL",
+        help="of .nii.gz, .nrrd and .mha files, 0 (none) to 9; other formats ignore it (the "
+        "writing library's own: 6 for .nii.gz)",
+    )
     files.add_argument("-num_parts", type=int, default=1, help="calls that share the cases (1)")
     files.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
     _add_model_flags(parser.add_argument_group("model"))
@@ -75,9 +82,11 @@ def _predict(args: argparse.Namespace) -> int:
     import torch
 
     from srseg import environment
+    from srseg.images.compression import check_level
     from srseg.inference.model_folder import find_model
     from srseg.inference.predictor import Predictor
 
+    check_level(args.compression)
     named = {"-d": args.d, "-tr": args.tr, "-p": args.p, "-c": args.c}
     if args.m is not None:
         contradicting = [flag for flag, value in named.items() if value is not None]
@@ -115,6 +124,7 @@ def _predict(args: argparse.Namespace) -> int:
         part=(args.part_id, args.num_parts),
         num_threads=(args.npp, args.nps),
         show_progress=not args.disable_progress_bar,
+        compression=args.compression,
     )
     logging.getLogger(__name__).info("%d case(s) predicted into %s", len(cases), args.o)
     return 0

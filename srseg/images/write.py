@@ -1,7 +1,7 @@
 """Images and segmentations to files, complete or not at all.
 
-nnU-Net's writers cast to uint8 or uint16, so they cannot write an image; `write_image` writes one
-for each of nnU-Net's readers, such that the same reader gets the same array and geometry back.
+`write_image` writes for each of nnU-Net's readers such that the same reader gets the same array and
+geometry back; label maps go through nnU-Net's own writers.
 Everything is written into a temporary folder beside its place and renamed: a reader never meets
 half a file, and a run that is killed leaves nothing that another tool would take for a case.
 """
@@ -9,7 +9,7 @@ half a file, and a run that is killed leaves nothing that another tool would tak
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
-from batchgenerators.utilities.file_and_folder_operations import save_json
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
-from skimage import io
 
-ReaderWriter = BaseReaderWriter | type[BaseReaderWriter]
+from srseg.images.compression import check_level, write_at_level
+from srseg.images.writers import (
+    RGB_CHANNELS,
+    ReaderWriter,
+    write_natural,
+    write_tiff,
+    write_tiff_spacing,
+    writer_of,
+)
+
 DtypeLike = np.dtype | type | str | None
-_RGB_CHANNELS = (3, 4)  # colour, colour with opacity
 _ITK_COMPONENTS = {
     "8-bit signed integer": np.int8,
     "8-bit unsigned integer": np.uint8,
@@ -51,6 +53,7 @@ def write_image(
     file_ending: str,
     reference_dtype: DtypeLike | Sequence[DtypeLike] = None,
     num_files: int | None = None,
+    compression: int | None = None,
 ) -> list[Path]:
     """Return the files that an image was written to, `<file_truncated>_0000<file_ending>` first.
 
@@ -65,19 +68,22 @@ def write_image(
             BMP: as uint8). Channels that share a file are stored in the dtype that holds them all.
         num_files: how many files the channels are spread over. By default one file a channel,
             except that 3 or 4 channels of a natural image in one dtype make one colour image.
+        compression: level from 0 (none) to 9 of .nii.gz, .nrrd and .mha files; other formats
+            ignore it, and None leaves it to the writing library.
 
     Raises:
         ValueError: if the array is not 4-D, its channels do not fill the files evenly or are not
-            as many as the dtypes, a 2-D format gets several slices, or the properties are of an
-            unknown reader.
+            as many as the dtypes, a 2-D format gets several slices, the properties are of an
+            unknown reader, or there is no such level.
     """
+    check_level(compression)
     if array.ndim != 4:
         raise ValueError(f"an image must be (C, Z, Y, X), got shape {array.shape}.")
-    write = _writer_of(reader_writer, properties)
+    write = writer_of(reader_writer, properties)
     file_truncated = Path(file_truncated)
     references = _per_channel(reference_dtype, len(array), file_truncated.name)
     if num_files is None:
-        is_colour = write is _write_natural and len(array) in _RGB_CHANNELS
+        is_colour = write is write_natural and len(array) in RGB_CHANNELS
         num_files = 1 if is_colour and len(set(references)) == 1 else len(array)
     if len(array) % num_files:
         raise ValueError(
@@ -90,9 +96,14 @@ def write_image(
         for i, name in enumerate(names):
             held = slice(i * channels_a_file, (i + 1) * channels_a_file)
             dtype = _dtype_for(_common_dtype(references[held]), file_ending)
-            write(_cast(array[held], dtype), folder / name, properties)
-        if write is _write_tiff:
-            _write_tiff_spacing(folder / f"{file_truncated.name}.json", properties)
+            channels = _cast(array[held], dtype)
+            write_at_level(
+                lambda path, channels=channels: write(channels, path, properties),
+                folder / name,
+                compression,
+            )
+        if write is write_tiff:
+            write_tiff_spacing(folder / f"{file_truncated.name}.json", properties)
     return [file_truncated.parent / name for name in names]
 
 
@@ -102,6 +113,7 @@ def write_segmentation(
     properties: Mapping[str, Any],
     *,
     reader_writer: ReaderWriter,
+    compression: int | None = None,
 ) -> Path:
     """Return the file that a label map was written to, by nnU-Net's own writer.
 
@@ -110,10 +122,12 @@ def write_segmentation(
         file: with ending.
         properties: geometry in the form of the reader.
         reader_writer: one of nnU-Net's readers, class or object.
+        compression: as in `write_image`.
 
     Raises:
-        ValueError: if the array has another shape.
+        ValueError: if the array has another shape, or there is no such level.
     """
+    check_level(compression)
     if segmentation.ndim == 4 and len(segmentation) == 1:
         segmentation = segmentation[0]
     if segmentation.ndim != 3:
@@ -121,7 +135,11 @@ def write_segmentation(
     file = Path(file)
     writer = reader_writer() if isinstance(reader_writer, type) else reader_writer
     with _written_beside(file.parent) as folder:
-        writer.write_seg(segmentation, str(folder / file.name), dict(properties))
+        write_at_level(
+            lambda path: writer.write_seg(segmentation, str(path), dict(properties)),
+            folder / file.name,
+            compression,
+        )
     return file
 
 
@@ -233,72 +251,3 @@ def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     # float32 cannot hold the limits of 32-bit integers exactly, so these are clipped in float64.
     rounded = np.rint(array.astype(np.float64 if limits.bits > 16 else np.float32, copy=False))
     return np.clip(rounded, limits.min, limits.max).astype(dtype)
-
-
-def _writer_of(
-    reader_writer: ReaderWriter, properties: Mapping[str, Any]
-) -> Callable[[np.ndarray, Path, Mapping[str, Any]], None]:
-    if "sitk_stuff" in properties:
-        return _write_itk
-    if "nibabel_stuff" in properties:
-        return _write_nibabel
-    kind = reader_writer if isinstance(reader_writer, type) else type(reader_writer)
-    if issubclass(kind, Tiff3DIO):
-        return _write_tiff
-    if issubclass(kind, NaturalImage2DIO):
-        return _write_natural
-    raise ValueError(
-        f"images of reader {kind.__name__} cannot be written; known: SimpleITKIO, "
-        "SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient, Tiff3DIO, NaturalImage2DIO."
-    )
-
-
-def _single(channels: np.ndarray, file: Path) -> np.ndarray:
-    if len(channels) != 1:
-        raise ValueError(f"'{file.name}' can hold one channel, got {len(channels)}.")
-    return channels[0]
-
-
-def _write_itk(channels: np.ndarray, file: Path, properties: Mapping[str, Any]) -> None:
-    geometry = properties["sitk_stuff"]
-    volume = _single(channels, file)
-    if len(geometry["spacing"]) == 2:
-        volume = _single(volume, file)
-    image = sitk.GetImageFromArray(volume)
-    image.SetSpacing(geometry["spacing"])
-    image.SetOrigin(geometry["origin"])
-    image.SetDirection(geometry["direction"])
-    if "original_orientation" in geometry:  # SimpleITKIOWithReorient turned the axes to RAS
-        image = sitk.DICOMOrient(image, geometry["original_orientation"])
-    sitk.WriteImage(image, str(file), True)
-
-
-def _write_nibabel(channels: np.ndarray, file: Path, properties: Mapping[str, Any]) -> None:
-    geometry = properties["nibabel_stuff"]
-    volume = _single(channels, file).transpose(2, 1, 0)
-    if "reoriented_affine" not in geometry:
-        nibabel.save(nibabel.Nifti1Image(volume, geometry["original_affine"]), str(file))
-        return
-    image = nibabel.Nifti1Image(volume, geometry["reoriented_affine"])
-    of_file = io_orientation(geometry["original_affine"])
-    image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), of_file))
-    nibabel.save(image, str(file))
-
-
-def _write_tiff(channels: np.ndarray, file: Path, _: Mapping[str, Any]) -> None:
-    # Without `photometric` a volume 3 or 4 voxels wide would be taken for a colour image.
-    volume = _single(channels, file)
-    tifffile.imwrite(str(file), data=volume, compression="zlib", photometric="minisblack")
-
-
-def _write_tiff_spacing(file: Path, properties: Mapping[str, Any]) -> None:
-    save_json({"spacing": [float(mm) for mm in properties["spacing"]]}, str(file))
-
-
-def _write_natural(channels: np.ndarray, file: Path, _: Mapping[str, Any]) -> None:
-    if channels.shape[1] != 1:
-        raise ValueError(f"'{file.name}' can hold one slice, got {channels.shape[1]}.")
-    if len(channels) != 1 and len(channels) not in _RGB_CHANNELS:
-        raise ValueError(f"'{file.name}' can hold 1, 3 or 4 channels, got {len(channels)}.")
-    plane = channels[0, 0] if len(channels) == 1 else channels[:, 0].transpose(1, 2, 0)
-    io.imsave(str(file), plane, check_contrast=False)

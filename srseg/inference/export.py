@@ -26,6 +26,7 @@ def write_prediction(
     hr_properties: Properties,
     plans_manager: SRSegPlansManager,
     file_ending: str,
+    compression: int | None = None,
 ) -> None:
     """Write `case.nii.gz`, `sr/case_0000.nii.gz` and, if there are any, probabilities.
 
@@ -39,6 +40,7 @@ def write_prediction(
         hr_properties: geometry in the form of the plans' reader.
         plans_manager: for the reader.
         file_ending: such as ".nii.gz".
+        compression: level of both images, as in `write_image`.
     """
     out_folder = Path(out_folder)
     out_folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +53,7 @@ def write_prediction(
             reader_writer=reader_writer,
             file_ending=file_ending,
             reference_dtype=hr_properties["srseg"]["dtype"],
+            compression=compression,
         )
     if prediction.probabilities is not None:
         probabilities = prediction.probabilities
@@ -67,6 +70,7 @@ def write_prediction(
         out_folder / f"{case}{file_ending}",
         hr_properties,
         reader_writer=reader_writer,
+        compression=compression,
     )
 
 

@@ -15,6 +15,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
 import srseg
+from srseg.images.compression import check_level
 from srseg.inference.cases import (
     Case,
     cases_of_files,
@@ -42,6 +43,10 @@ class FilesJob:
     part: tuple[int, int]
     num_threads: tuple[int, int]
     show_progress: bool
+    compression: int | None
+
+    def __post_init__(self) -> None:
+        check_level(self.compression)
 
 
 def predict_files(predictor: Predictor, job: FilesJob) -> list[str]:
@@ -83,6 +88,7 @@ def predict_files(predictor: Predictor, job: FilesJob) -> list[str]:
                 hr_properties=hr_properties,
                 plans_manager=predictor.plans_manager,
                 file_ending=file_ending,
+                compression=job.compression,
             )
             logger.debug(
                 "case %s: %s voxels to %s in %.1f s",

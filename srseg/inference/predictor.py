@@ -267,6 +267,7 @@ class Predictor:
         part: tuple[int, int] = (0, 1),
         num_threads: tuple[int, int] = (1, 1),
         show_progress: bool = True,
+        compression: int | None = None,
     ) -> list[str]:
         """Return the names of the cases that were predicted into `out_folder`.
 
@@ -282,18 +283,15 @@ class Predictor:
             part: (part_id, num_parts): of the sorted cases, every `num_parts`-th from `part_id` on.
             num_threads: that read and that write; 0 does it between the predictions.
             show_progress: a bar over the cases, where the output is a terminal.
+            compression: level of both images, as in `write_image`.
 
         Raises:
             ValueError: for inputs that cannot be used; what was predicted before is complete.
             FileNotFoundError: if there is no input.
         """
         job = FilesJob(
-            inputs=inputs,
-            out_folder=Path(out_folder),
-            save_probabilities=save_probabilities,
-            overwrite=overwrite,
-            part=part,
-            num_threads=num_threads,
-            show_progress=show_progress,
-        )
+            inputs=inputs, out_folder=Path(out_folder), save_probabilities=save_probabilities,
+            overwrite=overwrite, part=part, num_threads=num_threads, show_progress=show_progress,
+            compression=compression,
+        )  # fmt: skip
         return predict_files(self, job)

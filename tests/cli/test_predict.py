@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 
@@ -71,6 +72,16 @@ def test_flags_reach_the_predictor(results, scans):
     }
 
 
+def test_compression_reaches_both_files(results, scans):
+    """Stored deflate blocks: level 0 is larger than what the image holds."""
+    write_model(results)
+    assert run(scans, "-compression", "0") == 0
+    out = scans.parent / "out"
+    for file in (out / "a.nii.gz", out / "sr/a_0000.nii.gz"):
+        assert file.stat().st_size > len(gzip.decompress(file.read_bytes()))
+    assert json.loads((out / "predict_from_raw_data_args.json").read_text())["compression"] == 0
+
+
 def test_one_pass_is_not_tiled(results, scans):
     """Tiles see less context, so a network with random weights answers otherwise."""
     write_model(results)
@@ -113,6 +124,7 @@ def error_line(capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("-compression", "10"), "whole number from 0 .none. to 9 .smallest., got 10"),
         (("-d", "5"), "unknown dataset '5'.*known: Dataset901_Tiny"),
         (("-c", "2d"), "no trained model for -c 2d.*SRSegTrainer__srsegPlans__3d_fullres"),
         (("-f", "3"), "no checkpoint_final.pth of fold 3; there is: fold_0/"),
