@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from srseg.networks.shallow_convolutions import make_shallow_safe
+
 ALLOWED_PREFIXES = ("srseg.networks.", "dynamic_network_architectures.", "torch.nn.")
 _NEED_TIMM = (  # srseg does not use timm: its torchvision may be unusable beside a CPU torch
     "dynamic_network_architectures.architectures.primus",
@@ -93,7 +95,7 @@ def build_network(
         network = network_class(**options)
     if hasattr(network, "initialize"):  # nnU-Net's own networks; ours start initialised
         network.apply(network.initialize)
-    return network
+    return make_shallow_safe(network)
 
 
 def _check_arguments(network_class: type[nn.Module], options: Mapping[str, Any]) -> None:
