@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +34,7 @@ def for_each_case(
     """Return `work(task)` of every case, by case.
 
     Args:
-        work: must pickle where processes are spawned (macOS, Windows).
+        work: must pickle, as processes are spawned.
         tasks: argument of each case.
         num_processes: 1 works in this process.
         show_progress: a bar, where the output is a terminal.
@@ -110,12 +109,11 @@ def _named(case: str, error: Exception) -> RuntimeError:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return fork where it is safe: a spawned worker imports torch for seconds first.
+    """Return spawn, although each worker then imports torch for seconds.
 
-    Workers use one thread each, so the thread pools that a fork leaves behind are never entered.
+    Forked from a process that has used blosc2, workers died in or hung on its compressor.
     """
-    forks = sys.platform.startswith("linux") and not torch.cuda.is_initialized()
-    return multiprocessing.get_context("fork" if forks else "spawn")
+    return multiprocessing.get_context("spawn")
 
 
 def _prepare_worker(parent: int) -> None:
