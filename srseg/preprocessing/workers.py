@@ -61,14 +61,7 @@ def _in_this_process(
     for case, task in tasks.items():
         try:
             result = work(task)
-        except (
-            ArithmeticError,
-            LookupError,
-            OSError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except CASE_ERRORS as error:
             raise _named(case, error) from error
         yield case, result
 
