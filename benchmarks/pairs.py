@@ -218,19 +218,24 @@ def alternate(
     sides: Mapping[str, Callable[[], Usage]], rounds: int, work: str = ""
 ) -> dict[str, list[Usage]]:
     """Return the usages of every side, one per round; in every second round the last begins."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what runs is ended too
+    # SIGTERM then ends what runs too. Not to be left behind: workers forked later inherit it, and
+    # one that is terminated just before it waits for a lock would wait for ever.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     taken: dict[str, list[Usage]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
-            usage = sides[name]()
-            taken[name].append(usage)
-            print(
-                f"{work} {name}, round {number + 1}: {usage.seconds:.2f} s, "
-                f"{usage.cpu_seconds:.2f} s CPU, {usage.peak_bytes / 1e6:.0f} MB, other work "
-                f"{usage.others:.0%}",
-                file=sys.stderr,
-                flush=True,
-            )
+    try:
+        for number in range(rounds):
+            for name in list(sides) if number % 2 == 0 else reversed(sides):
+                usage = sides[name]()
+                taken[name].append(usage)
+                print(
+                    f"{work} {name}, round {number + 1}: {usage.seconds:.2f} s, "
+                    f"{usage.cpu_seconds:.2f} s CPU, {usage.peak_bytes / 1e6:.0f} MB, other work "
+                    f"{usage.others:.0%}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return taken
 
 
