@@ -195,7 +195,9 @@ def find_model(
         ValueError: if several fit (they are listed), or the dataset is unknown.
     """
     results_folder = Path(results_folder)
-    known = sorted(file.parent for file in results_folder.glob("Dataset*/*__*__*/method.json"))
+    checkpoints = results_folder.glob("Dataset*/*__*__*/fold_*/checkpoint_*.pth")
+    folders = {file.parents[1] for file in checkpoints}  # others were begun and never saved
+    known = sorted(folder for folder in folders if (folder / "method.json").is_file())
     asked = {"-d": dataset, "-tr": method, "-p": plans, "-c": configuration}
     if dataset is not None:
         asked["-d"] = dataset_name(dataset, results_folder)

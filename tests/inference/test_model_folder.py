@@ -145,6 +145,14 @@ class TestFindModel:
         (stock / "plans.json").write_text("{}")
         assert find_model(tmp_path) == folder
 
+    def test_models_begun_and_never_saved_do_not_count(self, tmp_path):
+        folder = write_model(tmp_path)
+        begun = write_model(tmp_path, name="Begun__srsegPlans__3d_fullres")
+        (begun / "fold_0/checkpoint_final.pth").unlink()
+        assert find_model(tmp_path) == folder
+        with pytest.raises(FileNotFoundError, match="no trained model for -tr Begun"):
+            find_model(tmp_path, method="Begun")
+
     def test_several_are_listed(self, tmp_path):
         write_model(tmp_path)
         write_model(tmp_path, name="Mine__srsegPlans__3d_fullres")

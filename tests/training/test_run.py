@@ -78,7 +78,10 @@ def test_missing_checkpoints_list_what_is_there(tmp_path):
     assert found == tmp_path / "checkpoint_best.pth"
 
 
-def test_a_method_that_asks_for_unlabelled_cases_is_refused_without_them(trained_folders):
+def test_a_method_that_asks_for_unlabelled_cases_is_refused_without_them(
+    trained_folders, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))  # it leaves a model folder
     semi = {"method": "SRSegTrainer_semi"}
     with pytest.raises(ValueError, match="asks for cases without labels and .* holds none"):
         build_trainer(request(**semi), CPU)
