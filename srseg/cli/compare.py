@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="srseg_compare",
         description="Predict a fold's validation cases (or test files) with every trained method, "
         "evaluate them on one HR grid beside interpolation, and write compare.csv, compare.md and "
-        "compare.html: means with 95 %% bootstrap intervals, paired tests against a reference, the "
+        "compare.html: means with 95 % bootstrap intervals, paired tests against a reference, the "
         "fraction of the oracle gap closed, time, memory and FLOPs. Run again, it goes on where "
         "it was.",
     )
