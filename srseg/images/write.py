@@ -22,6 +22,7 @@ import tifffile
 from srseg.images.compression import check_level, write_at_level
 from srseg.images.writers import (
     RGB_CHANNELS,
+    can_hold_colour,
     ReaderWriter,
     write_natural,
     write_tiff,
@@ -67,7 +68,8 @@ def write_image(
             and clipped to an integer dtype; else, and for None, they are stored as float32 (PNG and
             BMP: as uint8). Channels that share a file are stored in the dtype that holds them all.
         num_files: how many files the channels are spread over. By default one file a channel,
-            except that 3 or 4 channels of a natural image in one dtype make one colour image.
+            except that 3 or 4 channels of a natural image make one colour image, if they
+            share a dtype, which in PNG files must be uint8.
         compression: level from 0 (none) to 9 of .nii.gz, .nrrd and .mha files; other formats
             ignore it, and None leaves it to the writing library.
 
@@ -83,8 +85,13 @@ def write_image(
     file_truncated = Path(file_truncated)
     references = _per_channel(reference_dtype, len(array), file_truncated.name)
     if num_files is None:
-        is_colour = write is write_natural and len(array) in RGB_CHANNELS
-        num_files = 1 if is_colour and len(set(references)) == 1 else len(array)
+        is_colour = (
+            write is write_natural
+            and len(array) in RGB_CHANNELS
+            and len(set(references)) == 1
+            and can_hold_colour(_dtype_for(references[0], file_ending), file_ending)
+        )
+        num_files = 1 if is_colour else len(array)
     if len(array) % num_files:
         raise ValueError(
             f"{len(array)} channels cannot be spread evenly over {num_files} files "

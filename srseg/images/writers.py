@@ -92,11 +92,18 @@ def write_tiff_spacing(file: Path, properties: Mapping[str, Any]) -> None:
     save_json({"spacing": [float(mm) for mm in properties["spacing"]]}, str(file))
 
 
+def can_hold_colour(dtype: np.dtype, file_ending: str) -> bool:
+    """Return whether a colour image of `dtype` can be written: PNG takes 8 bits a channel."""
+    return dtype == np.uint8 or file_ending.lower() != ".png"
+
+
 def write_natural(channels: np.ndarray, file: Path, _: Mapping[str, Any]) -> None:
     """Write one slice, grey or in colour."""
     if channels.shape[1] != 1:
         raise ValueError(f"'{file.name}' can hold one slice, got {channels.shape[1]}.")
     if len(channels) != 1 and len(channels) not in RGB_CHANNELS:
         raise ValueError(f"'{file.name}' can hold 1, 3 or 4 channels, got {len(channels)}.")
+    if len(channels) > 1 and not can_hold_colour(channels.dtype, file.suffix):
+        raise ValueError(f"'{file.name}' can hold colours of 8 bits, got {channels.dtype}.")
     plane = channels[0, 0] if len(channels) == 1 else channels[:, 0].transpose(1, 2, 0)
     io.imsave(str(file), plane, check_contrast=False)

@@ -235,6 +235,33 @@ def test_grey_images_of_different_dtypes_are_no_colour_image(tmp_path):
     assert [io.imread(file).max() for file in files] == [255, 300, 255]
 
 
+@pytest.mark.parametrize("num_channels", [3, 4])
+def test_channels_of_16_bits_are_grey_images(tmp_path, num_channels):
+    files = write_image(
+        np.full((num_channels, 1, 2, 3), 300, np.float32),
+        tmp_path / "photo",
+        {},
+        reader_writer=NaturalImage2DIO,
+        file_ending=".png",
+        reference_dtype="uint16",
+    )
+    assert [f.name for f in files] == [f"photo_{i:04d}.png" for i in range(num_channels)]
+    assert all((io.imread(file) == 300).all() for file in files)
+
+
+def test_one_file_cannot_hold_16_bit_colours(tmp_path):
+    with pytest.raises(ValueError, match=r"photo_0000.png' can hold colours of 8 bits, got uint16"):
+        write_image(
+            np.zeros((3, 1, 2, 2)),
+            tmp_path / "photo",
+            {},
+            reader_writer=NaturalImage2DIO,
+            file_ending=".png",
+            reference_dtype="uint16",
+            num_files=1,
+        )
+
+
 def test_as_many_dtypes_as_channels(tmp_path):
     with pytest.raises(ValueError, match=r"3 channels need one dtype or 3, got 2 \(photo\)"):
         write_image(
