@@ -22,8 +22,8 @@ import tifffile
 from srseg.images.compression import check_level, write_at_level
 from srseg.images.writers import (
     RGB_CHANNELS,
-    can_hold_colour,
     ReaderWriter,
+    can_hold_colour,
     write_natural,
     write_tiff,
     write_tiff_spacing,
