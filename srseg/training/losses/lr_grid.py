@@ -29,22 +29,28 @@ def lr_masked_target(
         label_manager: says whether labels or regions are trained.
 
     Returns:
-        As `masked_target`, on the LR grid. Labels: the one with the largest share of a block, the
-        lower of equal ones; regions: those with more than half of it. Masked HR voxels do not
-        count, and a block of which no more than half counts is masked.
+        As `masked_target`, on the LR grid. Labels: the one with the largest share of a block;
+        regions: those with more than half of it. Where shares are equal, the block's first voxel
+        decides: the background would otherwise win every tie, and a fifth of the hippocampus's
+        surface blocks are ties. Masked HR voxels do not count, and a block of which no more than
+        half counts is masked.
     """
     size = prod(scale)
+    first = target[(slice(None), slice(None), *(slice(None, None, step) for step in scale))]
     if label_manager.has_regions:
         counted = ~target[:, -1:]
         voxels = block_counts(counted, scale)
-        regions = 2 * block_counts(target[:, :-1] & counted, scale) > voxels
+        twice = 2 * block_counts(target[:, :-1] & counted, scale)
+        at_first = first[:, :-1] & ~first[:, -1:]
+        regions = (twice > voxels) | ((twice == voxels) & at_first)
         return torch.cat((regions, 2 * voxels <= size), dim=1)
     most = block_counts(target == 0, scale)
     winner = torch.zeros_like(most, dtype=torch.long)
     voxels = most
     for label in range(1, label_manager.num_segmentation_heads):
         share = block_counts(target == label, scale)
-        winner = torch.where(share > most, label, winner)
+        wins = (share > most) | ((share == most) & (first == label))
+        winner = torch.where(wins, label, winner)
         most = torch.maximum(most, share)
         voxels = voxels + share
     return torch.where(2 * voxels > size, winner, MASKED_LABEL)
