@@ -140,7 +140,10 @@ def _method_name(name_or_file: str | None) -> str | None:
     file = Path(name_or_file)
     if not file.is_file():
         raise FileNotFoundError(f"there is no method file {file}.")
-    return json.loads(file.read_text(encoding="utf-8"))["name"]
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no method file: it must be JSON with a name.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

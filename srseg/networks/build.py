@@ -36,18 +36,21 @@ def resolve_module_class(path: str) -> type[nn.Module]:
     """
     if not isinstance(path, str) or not path.startswith(ALLOWED_PREFIXES):
         raise ValueError(
-            f"class {path!r} of the plans is not allowed; allowed are dotted paths that start "
+            f"network class {path!r} of the plans or the method is not allowed; allowed are dotted "
+            f"paths that start "
             f"with {', '.join(ALLOWED_PREFIXES)}"
         )
     module_name, _, class_name = path.rpartition(".")
     if module_name.startswith(_NEED_TIMM):
-        raise ValueError(f"class '{path}' of the plans needs timm, which srseg does not use.")
+        raise ValueError(f"network class '{path}' needs timm, which srseg does not use.")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"class '{path}' of the plans cannot be found: {error}.") from error
+        raise ValueError(
+            f"network class '{path}' of the plans or the method cannot be found: {error}."
+        ) from error
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise ValueError(f"'{path}' of the plans is not a torch.nn.Module class.")
+        raise ValueError(f"'{path}' of the plans or the method is not a torch.nn.Module class.")
     return found
 
 

@@ -22,6 +22,7 @@ class SRSegTrainerAlternating(SRSegTrainer):
     """
 
     default_method: ClassVar[str] = "JOANet"
+    procedure_block: ClassVar[str] = "phases"
 
     def _build_loss(self) -> JointLoss:
         """Return the method's losses, which validation reports, and make those of the phases."""

@@ -19,6 +19,8 @@ from srseg.training.phases import phases_from_json
 METHODS_FOLDER = Path(__file__).parent / "methods"
 INPUTS = ("lr", "hr")
 TOPOLOGIES = ("lr", "hr")
+# each read by one kind of trainer and by no other
+PROCEDURE_BLOCKS = ("phases",)
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
 _OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "phases", "guidance")
 
@@ -78,6 +80,7 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
             f"{source} lacks {missing or 'nothing'} and has unknown keys {unknown or 'none'}; "
             f"required: {', '.join(_REQUIRED)}; optional: {', '.join(_OPTIONAL)}."
         )
+    _check_kinds(content, source)
     method = Method(**content)
     if not method.name or "__" in method.name or "/" in method.name:
         raise ValueError(f"{source}: the name '{method.name}' must be non-empty, without __ or /.")
@@ -106,6 +109,25 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method
+
+
+def _check_kinds(content: Mapping[str, Any], source: str) -> None:
+    """Check what must be text and what an object, and what every loss and optimiser needs."""
+    texts = ("name", "trainer", "input", "description")
+    for key, value in content.items():
+        kind, expected = (str, "text") if key in texts else (Mapping, "an object")
+        if not isinstance(value, kind):
+            message = f"{source}: {key} is {value!r}; it must be {expected}"
+            further = ", holding a fraction between 0 and 1" if key == "unlabelled" else ""
+            raise ValueError(f"{message}{further}.")
+    for term, options in content["losses"].items():
+        if not isinstance(options, Mapping):
+            raise ValueError(
+                f"{source}: losses.{term} is {options!r}; it must be an object with its weight."
+            )
+    lacking = [key for key in ("name", "learning_rate") if key not in content["optimizer"]]
+    if lacking:
+        raise ValueError(f"{source}: optimizer lacks {' and '.join(lacking)}.")
 
 
 def _check_guidance(options: Any, source: str) -> None:
@@ -146,7 +168,8 @@ def load_method(name_or_path: str) -> Method:
     """Return the method of a shipped name or of a user's own JSON file.
 
     Raises:
-        ValueError: if the name is unknown (the known ones are listed) or the file is not valid.
+        ValueError: if the name is unknown (the known ones are listed), the file is not valid, or
+            bears the name of a shipped method without being the same.
     """
     shipped = METHODS_FOLDER / f"{name_or_path}.json"
     own = Path(name_or_path)
@@ -165,4 +188,10 @@ def load_method(name_or_path: str) -> Method:
         raise ValueError(f"method file {file} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"method file {file} must hold one JSON object.")
-    return method_from_json(content, source=f"method file {file}")
+    method = method_from_json(content, source=f"method file {file}")
+    if file != shipped and method.name in known_methods() and method != load_method(method.name):
+        raise ValueError(
+            f"method file {file}: {method.name} is a method of srseg's, and this one is another; "
+            "choose another name, or its models would lie in the same folder."
+        )
+    return method

@@ -52,6 +52,10 @@ def checked_profile(request: TrainingRequest, device: torch.device, planned_batc
         raise ValueError(f"-num_workers is {request.num_workers}; it must be at least 0.")
     if request.time_budget_minutes is not None and request.time_budget_minutes <= 0:
         raise ValueError(f"-time_budget is {request.time_budget_minutes}; it must be positive.")
+    if request.num_epochs is not None and request.time_budget_minutes is not None:
+        raise ValueError(
+            f"a training of {request.num_epochs} epochs has no -time_budget; give one of the two."
+        )
     if request.precision is not None and request.precision not in PRECISIONS:
         raise ValueError(
             f"unknown precision '{request.precision}'; known: {', '.join(PRECISIONS)}."

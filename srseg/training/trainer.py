@@ -38,7 +38,7 @@ from srseg.training.clock import TrainingClock
 from srseg.training.data import fold_batches, samples_of_rank, unlabelled_dataset
 from srseg.training.guidance import GuidanceCutter
 from srseg.training.losses.joint import JointLoss, LossContext
-from srseg.training.method import Method, load_method
+from srseg.training.method import PROCEDURE_BLOCKS, Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
 from srseg.training.optimizer import build_optimizer, learning_rate_at
 from srseg.training.profile import Profile, profile_for
@@ -62,6 +62,8 @@ class SRSegTrainer(nnUNetTrainer):
     """
 
     default_method: ClassVar[str] = "SRSegTrainer"
+    # the block of a method file, of PROCEDURE_BLOCKS, that says how this trainer proceeds
+    procedure_block: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -104,6 +106,12 @@ class SRSegTrainer(nnUNetTrainer):
         """
         if self.was_initialized:
             raise RuntimeError("configure() must be called before initialize().")
+        for block in PROCEDURE_BLOCKS:
+            if getattr(method, block) and block != self.procedure_block:
+                raise ValueError(
+                    f"method '{method.name}' has the block '{block}', which its trainer "
+                    f"{method.trainer} does not read."
+                )
         self.method, self.profile, self.seed = method, profile, seed
         self.guidance_cutter = GuidanceCutter(**method.guidance) if method.guidance else None
         self.initial_lr = float(method.optimizer["learning_rate"])
@@ -149,6 +157,13 @@ class SRSegTrainer(nnUNetTrainer):
         return self.unwrapped_network().output_scales
 
     def _build_loss(self) -> JointLoss:
+        branch = getattr(self.unwrapped_network(), "guidance_branch", None)
+        if self.guidance_cutter is not None and branch is None:
+            raise ValueError(
+                f"method '{self.method.name}' has the block 'guidance', but its network "
+                f"{type(self.unwrapped_network()).__name__} was built without; use PFSegNet or "
+                "DualDecoderGate with the argument guidance set to true."
+            )
         return JointLoss(self.method.losses, self._loss_context())
 
     def _loss_context(self) -> LossContext:

@@ -114,6 +114,14 @@ def test_a_method_file_names_its_method(results, scans, tmp_path):
     assert run(scans, "-tr", str(tmp_path / "file.json")) == 0
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_file_that_is_no_method_is_named(results, scans, tmp_path, capsys, content):
+    write_model(results)
+    (tmp_path / "file.json").write_text(content)
+    assert run(scans, "-tr", str(tmp_path / "file.json")) == 1
+    assert "file.json is no method file: it must be JSON with a name" in error_line(capsys)
+
+
 def error_line(capsys):
     """Return the only line on stderr, a progress bar's aside."""
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]

@@ -83,7 +83,7 @@ def test_foreign_modules_are_not_even_imported(tmp_path, monkeypatch):
 
 
 def test_required_imports_pass_the_allow_list_too(architecture):
-    with pytest.raises(ValueError, match=r"'os\.abort' of the plans is not allowed"):
+    with pytest.raises(ValueError, match=r"'os\.abort' of the plans or the method is not allowed"):
         build_network(architecture(3, nonlin="os.abort"), 1, 2)
     planned = architecture(3)
     planned["_kw_requires_import"] = ["conv_op", "norm"]

@@ -27,6 +27,17 @@ def test_a_users_own_file_is_read(tmp_path):
     assert load_method(str(file)).name == "Mine"
 
 
+def test_a_shipped_name_is_for_the_shipped_method(tmp_path):
+    file = tmp_path / "mine.json"
+    content = load_method("SRSegTrainer").to_json()
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert load_method(str(file)).name == "SRSegTrainer"
+    content["losses"]["sr_l1"] = {"weight": 1.0}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="mine.json: SRSegTrainer is a method of srseg's"):
+        load_method(str(file))
+
+
 def test_unlabelled_cases_are_asked_for_by_their_share():
     method = method_from_json({**GOOD, "unlabelled": {"fraction": 0.25}})
     assert method.unlabelled == method.to_json()["unlabelled"] == {"fraction": 0.25}
@@ -56,7 +67,12 @@ def test_unknown_method_lists_the_known():
         ({"unlabelled": {"fraction": 1}}, "a fraction between 0 and 1"),
         ({"unlabelled": {"fraction": True}}, "a fraction between 0 and 1"),
         ({"unlabelled": {"fraction": "0.5"}}, "a fraction between 0 and 1"),
-        ({"unlabelled": 0.5}, "unlabelled is 0.5; it must hold a fraction"),
+        ({"unlabelled": 0.5}, "unlabelled is 0.5; it must be an object, holding a fraction"),
+        ({"name": 4}, "name is 4; it must be text"),
+        ({"network": None}, "network is None; it must be an object"),
+        ({"losses": {"sr_l1": 1.0}}, "losses.sr_l1 is 1.0; it must be an object with its weight"),
+        ({"optimizer": {"name": "sgd"}}, "optimizer lacks learning_rate"),
+        ({"optimizer": {}}, "optimizer lacks name and learning_rate"),
     ],
 )
 def test_wrong_content_is_named(change, message):

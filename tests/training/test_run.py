@@ -32,6 +32,7 @@ def request(**changes) -> TrainingRequest:
         ({"iterations_per_epoch": -1}, "-iterations_per_epoch is -1"),
         ({"num_workers": -1}, "-num_workers is -1"),
         ({"time_budget_minutes": 0.0}, "-time_budget is 0.0"),
+        ({"num_epochs": 5, "time_budget_minutes": 2.0}, "of 5 epochs has no -time_budget"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; known: fp32, bf16, fp16"),
         ({"precision": "fp16"}, "needs a CUDA device"),
     ],

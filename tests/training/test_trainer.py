@@ -176,7 +176,7 @@ def test_segmentation_alone_trains_without_an_sr_head(planned, tmp_path):
 
 @pytest.mark.parametrize(("seconds", "steps"), [(10.0, 6), (15.0, 4)])
 def test_time_budget_ends_training_and_drives_the_learning_rate(planned, seconds, steps):
-    trainer = trainer_for(time_budget_minutes=1.0)
+    trainer = trainer_for(num_epochs=None, time_budget_minutes=1.0)
     now = [0.0]
     trainer.clock.now = lambda: now[0]
     assert trainer.num_iterations_per_epoch == 3
@@ -206,3 +206,20 @@ def test_another_methods_checkpoint_is_refused(planned, trained_root):
     del content["srseg"]
     with pytest.raises(ValueError, match="not written by srseg"):
         trainer.load_checkpoint(content)
+
+
+def test_a_block_that_another_trainer_reads_is_refused(planned, tmp_path):
+    content = {**load_method("JOANet").to_json(), "name": "Mine", "trainer": "SRSegTrainer"}
+    file = tmp_path / "misplaced.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="has the block 'phases', which its trainer SRSegTrainer"):
+        trainer_for(method=str(file))
+
+
+def test_guidance_for_a_network_that_takes_none_is_refused(planned, tmp_path):
+    content = {**load_method("SRSegTrainer").to_json(), "name": "Mine"}
+    file = tmp_path / "guided.json"
+    file.write_text(json.dumps({**content, "guidance": {"policy": "centre"}}), encoding="utf-8")
+    trainer = trainer_for(method=str(file))
+    with pytest.raises(ValueError, match="the block 'guidance', but its network JointUNet was"):
+        trainer.initialize()

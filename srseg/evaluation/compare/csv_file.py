@@ -147,11 +147,17 @@ class _Merged:
     def comparison(self, models: Sequence[str] | None, places: Sequence[str | Path]) -> Comparison:
         if not self._numbers:
             raise FileNotFoundError(
-                f"no rows of a comparison that fit in {', '.join(map(str, places))}."
+                f"no rows in {', '.join(map(str, places))} fit what -d, -f, -c and -p ask for."
             )
         if len(self._settings) > 1:
-            kinds = "; ".join(" ".join(asdict(setting).values()) for setting in self._settings)
-            raise ValueError(f"the files hold several comparisons ({kinds}); choose by -d, -f, -c.")
+            kinds = "; ".join(
+                f"{' '.join(asdict(setting).values())} in {file}"
+                for setting, file in self._settings.items()
+            )
+            raise ValueError(
+                f"the files hold several comparisons ({kinds}); choose by -d, "
+                "-f, -c or -p, or name one of the files."
+            )
         unknown = [name for name in models or () if name not in self._numbers]
         if unknown:
             raise ValueError(

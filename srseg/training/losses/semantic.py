@@ -77,8 +77,9 @@ class SemanticTerm:
         """
         if self.segmenter is None:
             raise ValueError(
-                "the loss term 'semantic' has no segmenter: the method's trainer sets none; use "
-                "one that trains in turns, or leave the term out."
+                "the loss term 'semantic' has no segmenter: none of srseg's trainers sets one; a "
+                "trainer of your own can by JointLoss.set_segmenter. In a training in phases, "
+                "give the SR network's phase the term 'ohem_ce' instead."
             )
         target = masked_target(batch["target"][0], labelled_valid(batch), self._label_manager)
         with frozen(self.segmenter):

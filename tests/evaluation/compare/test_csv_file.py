@@ -75,10 +75,10 @@ def test_several_comparisons_are_told_apart(tmp_path):
     for fold in ("0", "1"):
         other: Comparison = replace(comparison, setting=replace(comparison.setting, fold=fold))
         (tmp_path / f"{fold}.csv").write_text(csv_text(other), encoding="utf-8")
-    with pytest.raises(ValueError, match="several comparisons .* choose by -d, -f, -c"):
+    with pytest.raises(ValueError, match="several comparisons .*csv.* choose by -d, -f, -c or -p"):
         read_results([tmp_path])
     assert read_results([tmp_path], fold="1").setting.fold == "1"
-    with pytest.raises(FileNotFoundError, match="no rows of a comparison that fit"):
+    with pytest.raises(FileNotFoundError, match="no rows in .* fit what -d"):
         read_results([tmp_path], fold="2")
 
 
