@@ -3,7 +3,8 @@
 Torch 2.13's CPU library (oneDNN) reads memory that nobody wrote when it computes the gradient of a
 3-D convolution's weight in bfloat16 and the input is shorter along its first axis than the kernel,
 but longer than one voxel: 2 slices and a kernel of 3. The gradient is then whatever lay there,
-finite or not. Kernels of 3 in the plane, float32 and 2-D are right.
+finite or not; so is that of a transposed convolution. Kernels of 3 in the plane, float32 and 2-D
+are right.
 """
 
 from __future__ import annotations
@@ -14,21 +15,47 @@ from torch import nn
 from srseg.networks.precision import full_precision
 
 
+def _is_concerned(image: torch.Tensor, kernel_size: tuple[int, ...]) -> bool:
+    few = image.device.type == "cpu" and 1 < image.shape[2] < kernel_size[0]
+    return few and torch.is_grad_enabled()
+
+
 class ShallowSafeConv3d(nn.Conv3d):
     """`nn.Conv3d` that trains in float32 where the CPU's bfloat16 gradient would be wrong."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (torch's name)
         """Return the convolution of `input` (B, C, Z, Y, X)."""
-        concerned = input.device.type == "cpu" and 1 < input.shape[2] < self.kernel_size[0]
-        if not (concerned and torch.is_grad_enabled()):
+        if not _is_concerned(input, self.kernel_size):
             return super().forward(input)
         with full_precision("cpu"):
             return super().forward(input.float())
 
 
+class ShallowSafeConvTranspose3d(nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d`, safe in the same way."""
+
+    def forward(
+        self,
+        input: torch.Tensor,  # noqa: A002 (torch's name)
+        output_size: list[int] | None = None,
+    ) -> torch.Tensor:
+        """Return the transposed convolution of `input` (B, C, Z, Y, X)."""
+        if not _is_concerned(input, self.kernel_size):
+            return super().forward(input, output_size)
+        with full_precision("cpu"):
+            return super().forward(input.float(), output_size)
+
+
+_SAFE: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv3d: ShallowSafeConv3d,
+    nn.ConvTranspose3d: ShallowSafeConvTranspose3d,
+}
+
+
 def make_shallow_safe(network: nn.Module) -> nn.Module:
     """Return `network` with its 3-D convolutions made safe; weights, names and hooks stay."""
     for module in network.modules():
-        if type(module) is nn.Conv3d and module.kernel_size[0] > 2:
-            module.__class__ = ShallowSafeConv3d
+        safe = _SAFE.get(type(module))
+        if safe is not None and module.kernel_size[0] > 2:
+            module.__class__ = safe
     return network

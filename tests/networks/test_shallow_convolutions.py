@@ -35,6 +35,24 @@ def test_weight_gradients_in_bfloat16_are_those_in_float32(slices, kernel):
         assert (found - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_transposed_convolutions_too(slices):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose3d(16, 24, 3, (1, 2, 2), 1, (0, 1, 1))
+    image, weights = torch.randn(2, 16, slices, 6, 5), torch.randn(2, 24, slices, 12, 10)
+    (layer(image) * weights).sum().backward()
+    expected, layer.weight.grad = layer.weight.grad, None
+    make_shallow_safe(layer)
+    for _ in range(5):
+        leave_nan_in_memory()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = layer(image)
+        (output.float() * weights).sum().backward()
+        found, layer.weight.grad = layer.weight.grad, None
+        assert (found - expected).norm() < 0.02 * expected.norm()
+    assert layer(image, output_size=[slices, 11, 9]).shape[2:] == (slices, 11, 9)
+
+
 def test_every_network_is_built_with_safe_convolutions(make_network):
     network = make_network((2, 2, 2))
     kinds = {type(m) for m in network.modules() if isinstance(m, nn.Conv3d)}

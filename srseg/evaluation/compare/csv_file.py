@@ -111,7 +111,12 @@ class _Merged:
             self._add_facts(method, _facts_of(row, file), file)
             return
         if label != IMAGE:
-            self._label_names.setdefault(label, row["label_name"])
+            name = row["label_name"]
+            if self._label_names.setdefault(label, name) != name:
+                raise ValueError(
+                    f"label {label} is {name} in {file} and {self._label_names[label]} in an "
+                    "earlier file; name the files that belong to one table."
+                )
         self._groups.setdefault(case, set()).add(row["group"])
         numbers = {key: _number(row[key], file) for key in _METRICS if row[key] != ""}
         known = self._numbers.setdefault(method, {}).setdefault(case, {}).setdefault(label, numbers)

@@ -7,7 +7,9 @@ foreground mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,23 +61,47 @@ class Resamples:
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of each resample, every group with all of its cases.
 
+        A resample in which a label has no value, though the data have one, is NaN: the mean of
+        the other labels alone is another number.
+
         Args:
             values: (cases, labels), NaN for none.
         """
         known = np.isfinite(values)
-        sums = self._by_group(np.where(known, values, 0.0))
-        counts = self._by_group(known.astype(float))
-        return _mean_of_labels(self._draws @ sums, self._draws @ counts)
+        there = known.any(axis=0)
+        sums = self._by_group(np.where(known, values, 0.0)[:, there])
+        counts = self._by_group(known[:, there].astype(float))
+        drawn = self._draws @ counts
+        means = _mean_of_labels(self._draws @ sums, drawn)
+        return np.where((drawn > 0).all(axis=1), means, _NAN)
 
     def estimate(self, values: np.ndarray) -> Estimate:
         """Return the mean of `values` (cases, labels) with its bootstrap interval.
 
-        With one group alone there is nothing to resample, and no interval.
+        With one group alone there is nothing to resample, and no interval; nor where more than
+        2.5 % of the resamples lack a label.
         """
         mean = label_mean(values)
         if len(self.names) < 2 or not np.isfinite(mean):
             return Estimate(mean)
         return Estimate(mean, *_interval(self.means(values)))
+
+    def difference(self, values: np.ndarray, reference: np.ndarray) -> Estimate:
+        """Return the mean of the groups' mean differences, which is what is tested.
+
+        Where groups have unequal numbers of cases it is not the difference of two `estimate`s.
+
+        Args:
+            values: (cases, labels) of a method; only what both have counts.
+            reference: the same of the other one.
+        """
+        return self._of_groups().estimate(self.group_means(values - reference)[:, None])
+
+    def _of_groups(self) -> Resamples:
+        """Return the same draws for one value a group."""
+        groups = copy(self)
+        groups._group_of_case = np.arange(len(self.names))
+        return groups
 
     def group_means(self, values: np.ndarray) -> np.ndarray:
         """Return one number per group (NaN for none): the mean over its cases of their means.
@@ -128,9 +154,8 @@ def signed_rank_p(values: np.ndarray, reference: np.ndarray, resamples: Resample
     differences = differences[np.isfinite(differences)]
     if len(differences) < LEAST_GROUPS:
         return _NAN
-    if not differences.any():
-        return 1.0
-    return float(wilcoxon(differences).pvalue)
+    differences = differences[differences != 0]  # else scipy leaves its exact distribution
+    return float(wilcoxon(differences).pvalue) if len(differences) else 1.0
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -152,8 +177,9 @@ def gap_fraction(
 ) -> Estimate:
     """Return which fraction of the way from the baseline to the oracle a method has gone.
 
-    NaN where the oracle is less than `LEAST_GAP` above the baseline. No interval where more than
-    2.5 % of the resamples have such a small gap: its end would then be arbitrary.
+    Labels of cases count where all three have a value. NaN where the oracle is less than
+    `LEAST_GAP` above the baseline. A resample with such a small gap counts as infinitely far, and
+    where that moves an end of the interval to infinity there is none.
 
     Args:
         values: (cases, labels) of the method; higher is better.
@@ -161,16 +187,19 @@ def gap_fraction(
         oracle: the same of the oracle.
         resamples: of the cases' groups.
     """
-    at, low, high = (label_mean(v) for v in (values, baseline, oracle))
+    all_three = np.isfinite(values) & np.isfinite(baseline) & np.isfinite(oracle)
+    common = [np.where(all_three, v, _NAN) for v in (values, baseline, oracle)]
+    at, low, high = (label_mean(v) for v in common)
     if not high - low >= LEAST_GAP:
         return Estimate(_NAN)
     fraction = (at - low) / (high - low)
-    at, low, high = (resamples.means(v) for v in (values, baseline, oracle))
-    gap = high - low
-    usable = gap >= LEAST_GAP
-    if len(resamples.names) < 2 or np.mean(~usable) > _TAIL:
+    if len(resamples.names) < 2:
         return Estimate(fraction)
-    return Estimate(fraction, *_interval((at[usable] - low[usable]) / gap[usable]))
+    at, low, high = (resamples.means(v) for v in common)
+    gap = high - low
+    far = np.where(at >= low, np.inf, -np.inf)
+    drawn = np.divide(at - low, gap, out=far, where=gap >= LEAST_GAP)
+    return Estimate(fraction, *_interval(np.where(np.isnan(gap), _NAN, drawn)))
 
 
 def _mean_of_labels(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -182,8 +211,13 @@ def _mean_of_labels(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
+    """Return the ends of the middle 95 %, NaN where one is infinite or many draws are NaN."""
+    known = np.sort(draws[~np.isnan(draws)])
+    if len(known) < (1 - _TAIL) * len(draws):
         return _NAN, _NAN
-    low, high = np.quantile(draws, (_TAIL, 1 - _TAIL))
-    return float(low), float(high)
+    if np.isfinite(known).all():
+        low, high = np.quantile(known, (_TAIL, 1 - _TAIL))
+        return float(low), float(high)
+    outer = math.floor(_TAIL * (len(known) - 1))
+    low, high = known[outer], known[-1 - outer]
+    return (float(low), float(high)) if np.isfinite([low, high]).all() else (_NAN, _NAN)

@@ -36,7 +36,7 @@ class Against:
     """A method against the reference in one metric.
 
     Attributes:
-        difference: mean of the paired differences with its interval.
+        difference: mean of the groups' paired differences with its interval.
         p: Wilcoxon's, corrected by Holm over the methods; NaN for no test.
     """
 
@@ -168,7 +168,7 @@ def _against(
         p_values = {name: signed_rank_p(v, theirs, resamples) for name, v in values.items()}
         adjusted = holm(p_values)
         for name, own in values.items():
-            difference = resamples.estimate(own - theirs)
+            difference = resamples.difference(own, theirs)
             table[name][metric] = Against(difference, adjusted[name])
     return table
 
@@ -193,7 +193,7 @@ def _gaps(
             f"No fraction of the oracle gap: {BASELINE} was trained for {_known(steps[BASELINE])} "
             f"steps, {ORACLE} for {_known(steps[ORACLE])}.",
         )
-    width = label_mean(oracle) - label_mean(baseline)
+    width = label_mean(oracle - baseline)
     if not width >= LEAST_GAP:
         return {}, (
             f"No fraction of the oracle gap: {ORACLE} is {width:+.4f} Dice above {BASELINE}, less "
@@ -218,8 +218,8 @@ def _gaps(
         notes.append("Steps are equal for the fractions, batch sizes are not: see the costs.")
     if any(np.isnan(e.low) for e in gap.values()) and resamples.names[1:]:
         notes.append(
-            f"No interval for the fractions: more than 2.5 % of the resamples have a gap under "
-            f"{LEAST_GAP:g}."
+            "No interval for some fractions: too many resamples have a gap under "
+            f"{LEAST_GAP:g}, or lack a label."
         )
     return gap, tuple(notes)
 

@@ -70,6 +70,14 @@ def test_one_method_with_two_results_is_refused(tmp_path):
         read_results([tmp_path / "x", tmp_path / "z"])
 
 
+def test_labels_of_other_names_are_refused(tmp_path):
+    written(tmp_path, ours=OURS)
+    other = comparison_of({"theirs": THEIRS}, GROUPS, {**LABELS, "1": "spleen"})
+    (tmp_path / "theirs.csv").write_text(csv_text(other), encoding="utf-8")
+    with pytest.raises(ValueError, match="label 1 is spleen in .*theirs.csv and left in an earl"):
+        read_results([tmp_path])
+
+
 def test_several_comparisons_are_told_apart(tmp_path):
     comparison = comparison_of({"ours": OURS}, GROUPS, LABELS)
     for fold in ("0", "1"):

@@ -29,6 +29,9 @@ def test_groups_are_read(tmp_path, name, text):
         ("g.json", '{"a": ["b"]}', "must hold one object of case: group"),
         ("g.json", "[1]", "must hold one object"),
         ("g.csv", "patient001_frame01\n", "must have two columns"),
+        ("g.csv", "patient001_frame01,\n", "case 'patient001_frame01' has an empty group"),
+        ("g.json", '{"patient001_frame01": null}', "case 'patient001_frame01' has an empty group"),
+        ("g.csv", "a,1\na,1\na,2\n", "case 'a' is in the groups 1 and 2"),
         ("g.csv", "patient001_frame01,1\n", r"1 case\(s\) have no group in .*patient001_frame12"),
     ],
 )

@@ -78,9 +78,33 @@ def test_one_group_has_no_interval():
     assert np.isnan([estimate.low, estimate.high]).all()
 
 
-def test_a_resample_without_any_value_does_not_count():
-    estimate = Resamples(["p", "q"]).estimate(column(0.5, NAN))
-    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+def test_a_resample_without_a_label_does_not_count():
+    """Label b is in one of two cases; the mean of label a alone is another number."""
+    values = np.array([[0.9, 0.3], [0.7, NAN]])
+    means = Resamples(["p", "q"], num_resamples=200).means(values)
+    assert set(np.round(means[~np.isnan(means)], 9)) == {0.6, 0.55}  # both, or p twice
+    assert np.isnan(means).any()
+    estimate = Resamples(["p", "q"]).estimate(values)
+    assert estimate.value == pytest.approx(0.55)
+    assert np.isnan([estimate.low, estimate.high]).all()  # a quarter of the resamples
+    common = np.tile(values, (10, 1))
+    assert np.isfinite(own_groups(20).estimate(common).low)  # hardly any
+    nobody_has_b = own_groups(2).estimate(np.array([[0.9, NAN], [0.7, NAN]]))
+    assert (nobody_has_b.low, nobody_has_b.high) == (pytest.approx(0.7), pytest.approx(0.9))
+
+
+def test_a_difference_is_that_of_the_groups_that_are_tested():
+    """One patient's 40 scans gain 0.02, twelve patients with one scan lose 0.01."""
+    groups = ["p"] * 40 + [f"q{number}" for number in range(12)]
+    reference = np.full((52, 1), 0.8)
+    values = reference + column(*[0.02] * 40, *[-0.01] * 12)
+    resamples = Resamples(groups)
+    found = resamples.difference(values, reference)
+    assert found.value == pytest.approx((0.02 - 12 * 0.01) / 13)
+    assert found.low == pytest.approx(-0.01)
+    assert found.high < 0.005
+    same = own_groups(3).difference(column(0.5, 0.7, NAN), column(0.4, 0.5, 0.1))
+    assert same.value == pytest.approx(0.15)
 
 
 def test_signed_rank_by_hand():
@@ -117,6 +141,13 @@ def test_no_p_value_below_six_groups():
     assert signed_rank_p(values[:6], values[:6], own_groups(6)) == 1.0  # nothing differs
 
 
+def test_groups_that_do_not_differ_are_left_out_of_the_test():
+    """Five of 14 differ, all upwards: the least that five can have is 2 / 32."""
+    reference = column(*[0.8] * 14)
+    better = reference + column(*[0.0] * 9, 0.01, 0.02, 0.03, 0.04, 0.05)
+    assert signed_rank_p(better, reference, own_groups(14)) == pytest.approx(2 / 32)
+
+
 def test_holm_by_hand():
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": NAN, "e": 0.5})
     assert adjusted["a"] == pytest.approx(0.04)  # 4 * 0.01
@@ -140,6 +171,25 @@ def test_gap_fraction_by_hand():
     assert fraction.high == pytest.approx(0.6)
     assert gap_fraction(oracle, baseline, oracle, own_groups(3)).value == pytest.approx(1)
     assert gap_fraction(baseline, baseline, oracle, own_groups(3)).value == pytest.approx(0)
+
+
+def test_a_gap_is_taken_where_all_three_have_a_value():
+    """Label b is absent; baseline and oracle see it in the second case, the method does not."""
+    baseline = np.array([[0.80, NAN], [0.80, 0.0]])
+    oracle = np.array([[0.90, NAN], [0.90, 0.0]])
+    method = np.array([[0.85, NAN], [0.85, NAN]])
+    assert gap_fraction(method, baseline, oracle, own_groups(2)).value == pytest.approx(0.5)
+
+
+def test_a_resample_without_a_gap_is_infinitely_far():
+    """26 of 40 cases have a gap of 0.02: in 1.6 % of the draws fewer than 20 do, in 3.3 % up to 20.
+
+    So the 97.5th percentile is the fraction where 20 have one, which is 1.
+    """
+    baseline, oracle = column(*[0.8] * 40), column(*[0.82] * 26, *[0.80] * 14)
+    fraction = gap_fraction(baseline + 0.01, baseline, oracle, own_groups(40))
+    assert fraction.value == pytest.approx(0.01 / (0.02 * 26 / 40))
+    assert fraction.high == pytest.approx(1)
 
 
 def test_no_fraction_of_a_gap_that_is_none():
