@@ -182,14 +182,14 @@ def test_a_gap_is_taken_where_all_three_have_a_value():
 
 
 def test_a_resample_without_a_gap_is_infinitely_far():
-    """26 of 40 cases have a gap of 0.02: in 1.6 % of the draws fewer than 20 do, in 3.3 % up to 20.
+    """26 of 40 cases have a gap of 0.021: in 1.6 % of the draws under 20 do, in 3.3 % up to 20.
 
-    So the 97.5th percentile is the fraction where 20 have one, which is 1.
+    With 19 the gap is under 0.01. So the 97.5th percentile is the fraction where 20 have one.
     """
-    baseline, oracle = column(*[0.8] * 40), column(*[0.82] * 26, *[0.80] * 14)
+    baseline, oracle = column(*[0.8] * 40), column(*[0.821] * 26, *[0.80] * 14)
     fraction = gap_fraction(baseline + 0.01, baseline, oracle, own_groups(40))
-    assert fraction.value == pytest.approx(0.01 / (0.02 * 26 / 40))
-    assert fraction.high == pytest.approx(1)
+    assert fraction.value == pytest.approx(0.01 / (0.021 * 26 / 40))
+    assert fraction.high == pytest.approx(0.01 / (0.021 * 20 / 40))
 
 
 def test_no_fraction_of_a_gap_that_is_none():
