@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -334,18 +334,14 @@ class SRSegTrainer(nnUNetTrainer):
         """Do one optimiser step; return the loss and its terms.
 
         Raises:
-            RuntimeError: if the loss is not finite (the term, the step and the cases are named).
+            RuntimeError: if the loss, or without a scaler its gradient, is not finite (the terms,
+                the step and the cases are named).
         """
         cases, batch = batch["keys"], self._to_device(batch)
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss, terms = self._training_loss(batch)
-        values = {name: float(value) for name, value in terms.items()}
-        if not np.isfinite(float(loss.detach())):
-            raise RuntimeError(
-                f"the loss is not finite in epoch {self.current_epoch}, step {self.iteration} "
-                f"(terms {values}, cases {', '.join(map(str, cases))}); the last checkpoint stands."
-            )
+        values = self._check_finite(loss, terms, cases)
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
@@ -354,9 +350,26 @@ class SRSegTrainer(nnUNetTrainer):
             self.grad_scaler.update()
         else:
             loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+            self._check_finite(norm, terms, cases, what="gradient")  # the scaler skips such steps
             self.optimizer.step()
         return {"loss": float(loss.detach()), "terms": values}
+
+    def _check_finite(
+        self,
+        value: torch.Tensor,
+        terms: Mapping[str, torch.Tensor],
+        cases: Sequence[str],
+        what: str = "loss",
+    ) -> dict[str, float]:
+        """Return the terms as numbers; raise if `value` is not finite, naming all of them."""
+        values = {name: float(term) for name, term in terms.items()}
+        if not np.isfinite(float(value.detach())):
+            raise RuntimeError(
+                f"the {what} is not finite in epoch {self.current_epoch}, step {self.iteration} "
+                f"(terms {values}, cases {', '.join(map(str, cases))}); the last checkpoint stands."
+            )
+        return values
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return loss, terms, hard Dice counts and squared SR errors of one batch."""

@@ -116,6 +116,23 @@ def test_a_loss_that_is_not_finite_names_step_term_and_case(planned):
         trainer.train_step(batch)
 
 
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(planned):
+    trainer = trainer_for()
+    trainer.on_train_start()
+    weights = [w for w in trainer.network.parameters() if w.requires_grad]
+    before = [w.detach().clone() for w in weights]
+    usual = trainer.loss
+
+    def with_a_root_at_zero(*args):
+        loss, terms = usual(*args)
+        return loss + (weights[0].sum() * 0).sqrt(), terms
+
+    trainer.loss = with_a_root_at_zero
+    with pytest.raises(RuntimeError, match=r"the gradient is not finite in epoch 0, step 0"):
+        trainer.train_step(next(trainer.dataloader_train))
+    assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
+
+
 def test_the_model_folder_holds_what_inference_reads(trained_folders):
     folder = next(
         (trained_folders / "nnUNet_results").glob("*/SRSegTrainer__srsegPlans__3d_fullres")
