@@ -117,9 +117,7 @@ def _check_kinds(content: Mapping[str, Any], source: str) -> None:
     for key, value in content.items():
         kind, expected = (str, "text") if key in texts else (Mapping, "an object")
         if not isinstance(value, kind):
-            message = f"{source}: {key} is {value!r}; it must be {expected}"
-            further = ", holding a fraction between 0 and 1" if key == "unlabelled" else ""
-            raise ValueError(f"{message}{further}.")
+            raise ValueError(f"{source}: {key} is {value!r}; it must be {expected}.")
     for term, options in content["losses"].items():
         if not isinstance(options, Mapping):
             raise ValueError(
@@ -130,9 +128,9 @@ def _check_kinds(content: Mapping[str, Any], source: str) -> None:
         raise ValueError(f"{source}: optimizer lacks {' and '.join(lacking)}.")
 
 
-def _check_guidance(options: Any, source: str) -> None:
+def _check_guidance(options: Mapping[str, Any], source: str) -> None:
     known = ("policy", "fraction", "drop_probability", "box")
-    unknown = sorted(set(options) - set(known)) if isinstance(options, Mapping) else []
+    unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
             f"{source}: unknown keys {unknown} in guidance; known: {', '.join(known)}."
@@ -141,10 +139,10 @@ def _check_guidance(options: Any, source: str) -> None:
         raise ValueError(f"{source}: guidance lacks policy.")
 
 
-def _check_unlabelled(options: Any, source: str) -> None:
-    fraction = options.get("fraction") if isinstance(options, Mapping) else None
+def _check_unlabelled(options: Mapping[str, Any], source: str) -> None:
+    fraction = options.get("fraction")
     is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-    unknown = sorted(set(options) - {"fraction"}) if isinstance(options, Mapping) else []
+    unknown = sorted(set(options) - {"fraction"})
     if unknown:
         raise ValueError(f"{source}: unknown keys {unknown} in unlabelled; known: fraction.")
     if not is_number or not 0 < fraction < 1:

@@ -67,7 +67,7 @@ def test_unknown_method_lists_the_known():
         ({"unlabelled": {"fraction": 1}}, "a fraction between 0 and 1"),
         ({"unlabelled": {"fraction": True}}, "a fraction between 0 and 1"),
         ({"unlabelled": {"fraction": "0.5"}}, "a fraction between 0 and 1"),
-        ({"unlabelled": 0.5}, "unlabelled is 0.5; it must be an object, holding a fraction"),
+        ({"unlabelled": 0.5}, "unlabelled is 0.5; it must be an object"),
         ({"name": 4}, "name is 4; it must be text"),
         ({"network": None}, "network is None; it must be an object"),
         ({"losses": {"sr_l1": 1.0}}, "losses.sr_l1 is 1.0; it must be an object with its weight"),
