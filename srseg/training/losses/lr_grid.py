@@ -31,8 +31,8 @@ def lr_masked_target(
     Returns:
         As `masked_target`, on the LR grid. Labels: the one with the largest share of a block;
         regions: those with more than half of it. Where shares are equal, the block's first voxel
-        decides: the background would otherwise win every tie, and small structures shrink. Masked HR voxels do not count, and a block of which no more than
-        half counts is masked.
+        decides: the background would otherwise win every tie, and small structures shrink.
+        Masked HR voxels do not count, and a block of which no more than half counts is masked.
     """
     size = prod(scale)
     first = target[(slice(None), slice(None), *(slice(None, None, step) for step in scale))]
