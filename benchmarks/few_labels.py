@@ -25,7 +25,7 @@ from typing import Any
 
 from srseg import environment
 from srseg.plans.datasets import dataset_name
-from srseg.preprocessing.raw_cases import (
+from srseg.preprocessing.case_files import (
     IMAGES,
     LABELS,
     LR_IMAGES,

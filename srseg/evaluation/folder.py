@@ -12,7 +12,7 @@ from srseg.evaluation.case import CaseEvaluation, CaseFiles
 from srseg.evaluation.context import Context, find_context
 from srseg.metrics.image import RANGE_PERCENTILES
 from srseg.metrics.summary import Label, count_valid, mean_metrics
-from srseg.preprocessing.raw_cases import files_by_case
+from srseg.preprocessing.case_files import files_by_case
 from srseg.preprocessing.workers import for_each_case
 
 logger = logging.getLogger(__name__)

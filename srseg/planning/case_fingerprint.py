@@ -19,7 +19,7 @@ from srseg.images.properties import grid_of
 from srseg.planning.effective_resolution import duplicated_slices, effective_resolution
 from srseg.planning.scale_rule import NO_SPACING
 from srseg.planning.thickness import label_groups, structure_thickness
-from srseg.preprocessing.raw_cases import CaseFiles, most_voxels
+from srseg.preprocessing.case_files import CaseFiles, most_voxels
 
 _BASE_BYTES = 500 * 2**20  # a process with torch in it
 _BYTES_PER_VALUE, _BYTES_PER_LABEL = 16, 40  # at the peak of an analysis, measured

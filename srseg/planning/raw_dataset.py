@@ -20,7 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from srseg import environment
 from srseg.images.checks import declared_labels
 from srseg.plans.datasets import dataset_name
-from srseg.preprocessing.raw_cases import CaseFiles, training_files, unlabelled_files
+from srseg.preprocessing.case_files import CaseFiles, training_files, unlabelled_files
 
 _NEEDED_KEYS = ("channel_names", "labels", "file_ending")
 

@@ -20,6 +20,7 @@ from srseg.images.checks import check_case, read_images
 from srseg.images.write import stored_dtypes
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager, load_plans
+from srseg.preprocessing.case_files import CaseFiles, most_voxels, training_files, unlabelled_files
 from srseg.preprocessing.dataset import (
     UNLABELLED_FOLDER,
     SRSegDataset,
@@ -27,14 +28,7 @@ from srseg.preprocessing.dataset import (
     save_training_case,
 )
 from srseg.preprocessing.lr_case import NATIVE_LR, prepare_lr, stored_frame
-from srseg.preprocessing.raw_cases import (
-    CaseFiles,
-    RawCase,
-    most_voxels,
-    read_raw_case,
-    training_files,
-    unlabelled_files,
-)
+from srseg.preprocessing.raw_cases import RawCase, read_raw_case
 from srseg.preprocessing.resampling import resample_segmentation
 from srseg.preprocessing.resume import inputs_of, missing_cases, remove_temporaries
 from srseg.preprocessing.training_case import TrainingCase, training_case

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
+from srseg.preprocessing.case_files import CaseFiles
 from srseg.preprocessing.dataset import LR_FOLDER, TEMPORARY_FOLDER, SRSegDataset
-from srseg.preprocessing.raw_cases import CaseFiles
 
 FORMAT_VERSION = 2  # raise it when the code's arrays change
 RECORD_FILE = f"{LR_FOLDER}/srseg_preprocessing.json"

@@ -18,7 +18,7 @@ from srseg.images.checks import check_case, read_images, read_segmentation
 from srseg.images.properties import coarsen_properties
 from srseg.images.write import stored_dtypes, write_image, write_segmentation
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
-from srseg.preprocessing.raw_cases import files_by_case
+from srseg.preprocessing.case_files import files_by_case
 from srseg.preprocessing.training_case import simulate_lr
 from srseg.preprocessing.workers import for_each_case
 

@@ -12,8 +12,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.plans.managers import SRSegConfigurationManager
+from srseg.preprocessing.case_files import UNLABELLED_IMAGES
 from srseg.preprocessing.dataset import UNLABELLED_FOLDER, SRSegDataset
-from srseg.preprocessing.raw_cases import UNLABELLED_IMAGES
 from srseg.training.loader import BatchSource, make_loader
 from srseg.training.method import Method
 from srseg.training.profile import Profile

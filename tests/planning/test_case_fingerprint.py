@@ -18,7 +18,7 @@ from srseg.planning.case_fingerprint import (
     slice_gap_mm,
     spacing_along_lr_axes,
 )
-from srseg.preprocessing.raw_cases import CaseFiles
+from srseg.preprocessing.case_files import CaseFiles
 from tests.tiny_dataset import OBLIQUE, SPACING, save_volume, tiny_affine, tiny_case
 
 DATASET = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "left": 1, "right": 2}}

@@ -19,9 +19,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from srseg import environment
 from srseg.images.properties import coarsen_properties
 from srseg.images.write import write_image
+from srseg.preprocessing.case_files import training_files
 from srseg.preprocessing.dataset import TEMPORARY_FOLDER, SRSegDataset
 from srseg.preprocessing.preprocessor import SRSegPreprocessor, _CaseWork, peak_bytes
-from srseg.preprocessing.raw_cases import training_files
 from srseg.preprocessing.resume import RECORD_FILE
 from srseg.preprocessing.simulate import simulate_native
 from tests.preprocessing.hand_plans import (

@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
+from srseg.preprocessing.case_files import training_files
 from srseg.preprocessing.dataset import TEMPORARY_FOLDER
-from srseg.preprocessing.raw_cases import training_files
 from srseg.preprocessing.resume import RECORD_FILE, inputs_of, missing_cases
 from tests.preprocessing.hand_plans import hand_plans, managers
 from tests.tiny_dataset import SPACING, read_volume, save_volume

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srseg.preprocessing.raw_cases import files_by_case, training_files
+from srseg.preprocessing.case_files import files_by_case, training_files
 
 
 @dataclass(frozen=True)

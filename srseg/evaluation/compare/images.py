@@ -12,8 +12,8 @@ from srseg.evaluation.context import Context
 from srseg.images.checks import read_images
 from srseg.images.properties import refine_properties
 from srseg.images.write import write_image
+from srseg.preprocessing.case_files import files_by_case
 from srseg.preprocessing.paired import onto_grid
-from srseg.preprocessing.raw_cases import files_by_case
 from srseg.preprocessing.simulate import Simulation
 from srseg.preprocessing.workers import for_each_case
 

@@ -12,7 +12,7 @@ from srseg.evaluation.compare.records import IMAGE, SEGMENTATION_METRICS, SR_MET
 from srseg.evaluation.compare.stamp import complete, content_of, files_identity, stamped_folder
 from srseg.evaluation.context import Context
 from srseg.evaluation.folder import SR_FOLDER
-from srseg.preprocessing.raw_cases import files_by_case
+from srseg.preprocessing.case_files import files_by_case
 from srseg.preprocessing.workers import for_each_case
 
 _VERSION = 1  # of what is computed here; another one makes earlier results stale
