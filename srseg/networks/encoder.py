@@ -83,11 +83,21 @@ def drop_aliases(network: nn.Module) -> None:
             module.skip = nn.Identity()
 
 
+def is_weightless(network: nn.Module) -> bool:
+    """Return whether a network is on the "meta" device, where it is only counted.
+
+    To draw weights there takes torch seconds, in which it imports its compiler.
+    """
+    return any(parameter.is_meta for parameter in network.parameters())
+
+
 def initialize_as_nnunet(network: nn.Module) -> None:
     """Set the weights that nnU-Net starts with; call after `drop_aliases`.
 
     He's for a leaky slope of 0.01, and residual blocks that begin as their skip.
     """
+    if is_weightless(network):
+        return
     network.apply(InitWeights_He(1e-2))
     for module in network.modules():
         if not isinstance(module, BasicBlockD):

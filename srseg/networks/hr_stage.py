@@ -15,6 +15,7 @@ import torch
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import nn
 
+from srseg.networks.encoder import is_weightless
 from srseg.networks.interpolation import Interpolation
 from srseg.networks.precision import full_precision
 
@@ -135,6 +136,8 @@ class HRStage(nn.Module):
         The sub-pixel weights are equal for all sub-positions (ICNR, Aitken et al.,
         arXiv:1707.02937): the first upsampling is nearest neighbour, without a checkerboard.
         """
+        if is_weightless(self):
+            return
         if self.upsample is not None:
             weight = self.upsample.weight  # (in, out, *scale)
             std = sqrt(2 / (1 + 0.01**2) / weight.shape[0])  # He, for leaky slope 0.01
