@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _extract(args: argparse.Namespace) -> None:
     names = known_datasets(args)
 
-    from srseg.planning.stages import extract_fingerprint
+    from srseg.planning.fingerprint import extract_fingerprint
 
     for name in names:
         extract_fingerprint(

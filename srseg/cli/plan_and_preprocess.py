@@ -44,14 +44,15 @@ def _run_all(args: argparse.Namespace) -> None:
     names = known_datasets(args)  # all, before the first one starts
 
     from srseg import environment
+    from srseg.planning.fingerprint import extract_fingerprint
     from srseg.planning.raw_dataset import find_raw_dataset
-    from srseg.planning.stages import check_names, extract_fingerprint
+    from srseg.plans.names import check_names
 
     preprocessed = environment.required_folder("nnUNet_preprocessed")
     for name in names:
         find_raw_dataset(name)
         check_names(args.plans_name, args.c, preprocessed / name)
-    for name in names:
+    for name in names:  # all, before planning imports torch and workers have to be spawned
         extract_fingerprint(
             name,
             num_processes=args.npfp,
@@ -59,6 +60,7 @@ def _run_all(args: argparse.Namespace) -> None:
             clean=args.clean,
             show_progress=not args.no_pbar,
         )
+    for name in names:
         plan_dataset(name, args)
         if not args.no_pp:
             preprocess_dataset(name, args.plans_name, args)

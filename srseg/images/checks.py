@@ -71,8 +71,6 @@ def read_images(
         if not Path(file).is_file():
             raise FileNotFoundError(f"case {case}: the channel file '{file}' is missing.")
         image, properties = _read(reader_writer.read_images, (str(file),), file, case)
-        if "sitk_stuff" in properties:
-            _check_nifti_is_finite(Path(file), case)
         channels.append(image)
         all_properties.append(properties)
     for file, image, properties in zip(files, channels, all_properties, strict=True):
@@ -98,17 +96,7 @@ def read_segmentation(
     case = case_name(file, has_channel=False)
     if not Path(file).is_file():
         raise FileNotFoundError(f"case {case}: the label file '{file}' is missing.")
-    segmentation, properties = _read(reader_writer.read_seg, str(file), file, case)
-    if "sitk_stuff" in properties:
-        _check_nifti_is_finite(Path(file), case)
-    return segmentation, properties
-
-
-def declared_labels(dataset_json: Mapping[str, Any]) -> set[int]:
-    """Return every label value that dataset.json declares: those in regions and "ignore" too."""
-    values = dataset_json["labels"].values()
-    groups = (v if isinstance(v, list | tuple) else (v,) for v in values)
-    return {int(value) for group in groups for value in group}
+    return _read(reader_writer.read_seg, str(file), file, case)
 
 
 def check_case(
@@ -191,8 +179,11 @@ def describe_grid(grid: Grid) -> str:
 def _read(
     read: Callable[[Any], tuple[np.ndarray, Properties]], argument: Any, file: str | Path, case: str
 ) -> tuple[np.ndarray, Properties]:
+    file = Path(file)
     try:
-        _check_nifti_is_complete(Path(file))
+        stored = nibabel.load(file) if file.name.endswith((".nii", ".nii.gz")) else None
+        if stored is not None:
+            _check_nifti_is_complete(stored, file)
         image, properties = read(argument)
     except _READER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -205,14 +196,15 @@ def _read(
             f"case {case}: '{file}' is a 4-D image; store each channel in a 3-D file of "
             "its own (_0000, _0001, ...)."
         )
+    # ITK's NIfTI reader turns NaN and infinite voxels into 0 without a word
+    is_itks = stored is not None and "sitk_stuff" in properties
+    if is_itks and stored.get_data_dtype().kind == "f":
+        _check_finite(np.asanyarray(stored.dataobj), case, file)
     return image, properties
 
 
-def _check_nifti_is_complete(file: Path) -> None:
+def _check_nifti_is_complete(image: nibabel.filebasedimages.FileBasedImage, file: Path) -> None:
     """Raise EOFError for a NIfTI file that ends too early, which ITK would fill with zeros."""
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return
-    image = nibabel.load(file)
     size = int(np.prod(image.shape)) * image.get_data_dtype().itemsize + int(image.dataobj.offset)
     if file.suffix == ".nii":
         found = file.stat().st_size
@@ -229,15 +221,6 @@ def _check_nifti_is_complete(file: Path) -> None:
             found += len(block)
     if found < size:
         raise EOFError(f"{found} of {size} bytes are there")
-
-
-def _check_nifti_is_finite(file: Path, case: str) -> None:
-    """Look for NaN and infinite voxels, which ITK's NIfTI reader turns into 0 without a word."""
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return
-    image = nibabel.load(file)
-    if image.get_data_dtype().kind == "f":
-        _check_finite(np.asanyarray(image.dataobj), case, file)
 
 
 def _check_finite(values: np.ndarray, case: str, file: Path) -> None:

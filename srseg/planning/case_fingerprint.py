@@ -1,4 +1,8 @@
-"""What the fingerprint knows of one case, from one reading of its files."""
+"""What the fingerprint knows of one case, from one reading of its files.
+
+Nothing here may import torch, as nnU-Net's own extractor and cropping do: in every worker that
+would take seconds and 300 MB, more than small cases themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-    DatasetFingerprintExtractor,
-)
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-from srseg.images.checks import check_case, declared_labels, read_images, read_segmentation
+from srseg.images.checks import check_case, read_images, read_segmentation
+from srseg.images.labels import declared_labels
 from srseg.images.properties import grid_of
 from srseg.planning.effective_resolution import duplicated_slices, effective_resolution
 from srseg.planning.scale_rule import NO_SPACING
 from srseg.planning.thickness import label_groups, structure_thickness
 from srseg.preprocessing.case_files import CaseFiles, most_voxels
 
-_BASE_BYTES = 500 * 2**20  # a process with torch in it
+_BASE_BYTES = 200 * 2**20  # a process with the readers in it
 _BYTES_PER_VALUE, _BYTES_PER_LABEL = 16, 40  # at the peak of an analysis, measured
 
 
@@ -75,10 +76,9 @@ class CaseAnalysis:
         groups = label_groups(self.dataset_json)
         thickness = structure_thickness(segmentation[0], groups, spacing)
         full_shape = image.shape[1:]
-        image, segmentation, _ = crop_to_nonzero(image, segmentation)
-        intensities, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
-            segmentation, image, num_samples=self.num_samples
-        )
+        box = (slice(None), *nonzero_box(image))
+        image, segmentation = image[box], segmentation[box]
+        intensities = foreground_samples(image, segmentation[0] > 0, self.num_samples)
         repeated = [duplicated_slices(channel) for channel in image]
         block = {
             **_grid_block(full_shape, spacing),
@@ -100,16 +100,50 @@ class CaseAnalysis:
             lr_spacing = [float(mm) for mm in lr_properties["spacing"]]
             block["lr"] = {
                 **_grid_block(lr_image.shape[1:], lr_spacing),
-                "shape_after_crop": list(crop_to_nonzero(lr_image)[0].shape[1:]),
+                "shape_after_crop": [axis.stop - axis.start for axis in nonzero_box(lr_image)],
                 "hr_spacing_along_axes": hr_spacing,
             }
         return CaseFingerprint(
             spacing,
             image.shape[1:],
             float(np.prod(image.shape[1:]) / np.prod(full_shape)),
-            [np.asarray(values, dtype=np.float32) for values in intensities],
+            intensities,
             block,
         )
+
+
+def nonzero_box(image: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return nnU-Net's crop of (C, Z, Y, X): where any channel is not zero, all if none is.
+
+    nnU-Net fills the holes of that mask first, which does not change its box.
+    """
+    mask = image.any(axis=0)
+    box = []
+    for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
+        used = np.flatnonzero(mask.any(axis=others))
+        first, last = (used[0], used[-1]) if used.size else (0, mask.shape[axis] - 1)
+        box.append(slice(int(first), int(last) + 1))
+    return tuple(box)
+
+
+def foreground_samples(
+    image: np.ndarray, foreground: np.ndarray, num_samples: int
+) -> list[np.ndarray]:
+    """Return nnU-Net's sample of every channel's foreground, drawn with replacement; float32.
+
+    Args:
+        image: (C, Z, Y, X).
+        foreground: (Z, Y, X) bool; the samples are empty where nothing is True.
+        num_samples: of each channel.
+    """
+    generator = np.random.RandomState(1234)  # nnU-Net's, so that its numbers come out
+    samples = []
+    for channel in image:
+        values = channel[foreground]
+        if values.size:
+            values = generator.choice(values, num_samples, replace=True)
+        samples.append(np.asarray(values, dtype=np.float32))
+    return samples
 
 
 def spacing_along_lr_axes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -34,13 +33,12 @@ from srseg.planning.oracle_plans import OraclePlanner
 from srseg.planning.patch_free import MAX_DATASET_COVERED, patch_free_configuration
 from srseg.planning.raw_dataset import find_raw_dataset, reader_writer_class
 from srseg.planning.scale_rule import Scale
+from srseg.plans.names import CONFIGURATIONS, PLANS_NAME, check_plans_name
 from srseg.preprocessing.intensity import clip_bounds
 
 logger = logging.getLogger(__name__)
 
-PLANS_NAME = "srsegPlans"
 PLANS_VERSION = 1
-CONFIGURATIONS = ("3d_fullres", "3d_patchfree", "2d")  # every other one in a file is a user's own
 _WIDTH_DOMINATES = 0.6  # of the memory, by what grows with the HR stage's width
 _SMALLEST_EDGE = 4  # of a patch; below it nnU-Net's shrinking leads nowhere
 _RESAMPLING = {
@@ -293,19 +291,6 @@ class SRSegPlanner(ExperimentPlanner):
         }
         write_json(plans, file)
         self.plans = json.loads(file.read_text(encoding="utf-8"))
-
-
-def check_plans_name(name: str) -> None:
-    """Refuse what cannot be a part of file and folder names.
-
-    Raises:
-        ValueError: saying what is allowed.
-    """
-    if not re.fullmatch(r"\w[\w.-]*", name) or "__" in name or name.endswith("OraclePlans"):
-        raise ValueError(
-            f"'{name}' cannot be the name of plans: letters, digits, '.', '-' and '_' are allowed, "
-            "'__' separates parts of folder names, and OraclePlans are written beside."
-        )
 
 
 def read_fingerprint(file: Path) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from nnunetv2.imageio.reader_writer_registry import (
     LIST_OF_IO_CLASSES,
     determine_reader_writer_from_dataset_json,
 )
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg import environment
-from srseg.images.checks import declared_labels
+from srseg.images.labels import check_labels
 from srseg.plans.datasets import dataset_name
 from srseg.preprocessing.case_files import CaseFiles, training_files, unlabelled_files
 
@@ -51,7 +50,11 @@ class RawDataset:
     @property
     def num_classes(self) -> int:
         """Channels of the logits."""
-        return label_manager(self.dataset_json).num_segmentation_heads
+        # only here, since it imports torch, which reading cases does without
+        from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+        order = self.dataset_json.get("regions_class_order")
+        return LabelManager(self.dataset_json["labels"], order).num_segmentation_heads
 
     @property
     def is_paired(self) -> bool:
@@ -96,16 +99,9 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}; it needs {', '.join(_NEEDED_KEYS)}.")
     try:
-        label_manager(content)
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error) or "background must be 0, regions need regions_class_order"
-        raise ValueError(f"the labels of {file} cannot be used: {reason}.") from error
-    values = sorted(declared_labels(content))
-    if values != list(range(len(values))):
-        raise ValueError(
-            f"the label values of {file} must be 0, 1, 2, ... without a gap, got "
-            f"{', '.join(map(str, values))}."
-        )
+        check_labels(content)
+    except ValueError as error:
+        raise ValueError(f"the labels of {file} cannot be used: {error}.") from error
     return content
 
 
@@ -143,11 +139,6 @@ def reader_writer_class(raw: RawDataset) -> type[BaseReaderWriter]:
         f"{raw.name} has the file ending '{raw.dataset_json['file_ending']}', which nnU-Net cannot "
         f"read; known: {', '.join(known)}."
     )
-
-
-def label_manager(dataset_json: dict[str, Any]) -> LabelManager:
-    """Return nnU-Net's label manager of a dataset.json."""
-    return LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
 
 
 def _check_channel_files(cases: dict[str, CaseFiles], num_channels: int) -> None:

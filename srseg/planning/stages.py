@@ -1,4 +1,4 @@
-"""The three stages of a dataset, as the commands run them: fingerprint, plans, preprocessing."""
+"""Plans and preprocessing of a dataset, as the commands run them."""
 
 from __future__ import annotations
 
@@ -11,46 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from srseg import environment
-from srseg.planning.fingerprint import SRSegFingerprintExtractor
-from srseg.planning.planner import (
-    CONFIGURATIONS,
-    PLANS_NAME,
-    SRSegPlanner,
-    check_plans_name,
-)
-from srseg.planning.raw_dataset import RawDataset, check_integrity, find_raw_dataset
+from srseg.planning.planner import SRSegPlanner
+from srseg.planning.raw_dataset import RawDataset, find_raw_dataset
 from srseg.plans.managers import SRSegPlansManager, load_plans
+from srseg.plans.names import PLANS_NAME, check_names
 
 logger = logging.getLogger(__name__)
 
 GT_FOLDER = "gt_segmentations"
-
-
-def extract_fingerprint(
-    dataset: int | str,
-    *,
-    num_processes: int | None = None,
-    verify: bool = False,
-    clean: bool = False,
-    show_progress: bool = True,
-) -> dict:
-    """Return a dataset's fingerprint after writing it where it is missing.
-
-    Args:
-        dataset: its number or name.
-        num_processes: at most; None takes the cores there are.
-        verify: check dataset.json against the files, and every case again.
-        clean: read all cases again.
-        show_progress: a bar, where the output is a terminal.
-    """
-    extractor = SRSegFingerprintExtractor(
-        dataset, num_processes or environment.available_cores(), verbose=False
-    )
-    logger.info("Fingerprint of %s", extractor.dataset_name)
-    if verify:
-        check_integrity(extractor.raw_dataset)
-    extractor.show_progress_bar = show_progress
-    return extractor.run(overwrite_existing=clean or verify)
 
 
 def plan(
@@ -102,29 +70,6 @@ def summary(plans: Mapping[str, Any]) -> list[str]:
         axes = ", ".join("ZYX"[axis] for axis in order)
         lines.append(f"  axes of scale and patch: {axes} of the files")
     return lines
-
-
-def check_names(plans_name: str, wanted: Sequence[str] | None, folder: Path) -> None:
-    """Refuse names that cannot be meant, before anything slow starts.
-
-    Args:
-        plans_name: of plans there are or that are to be made.
-        wanted: configurations, which the planner or the plans there may be must know.
-        folder: of the preprocessed dataset.
-
-    Raises:
-        ValueError: naming the known ones.
-    """
-    check_plans_name(plans_name)
-    plans_file = folder / f"{plans_name}.json"
-    known = list(CONFIGURATIONS)
-    if plans_file.is_file():
-        known += load_plans(plans_file).available_configurations
-    unknown = [name for name in wanted or () if name not in known]
-    if unknown:
-        raise ValueError(
-            f"unknown configuration '{unknown[0]}'; known: {', '.join(dict.fromkeys(known))}."
-        )
 
 
 def preprocess(

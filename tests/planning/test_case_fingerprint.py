@@ -8,12 +8,18 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+    DatasetFingerprintExtractor,
+)
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
 from srseg.images.checks import read_images
 from srseg.planning.case_fingerprint import (
     CaseAnalysis,
+    foreground_samples,
+    nonzero_box,
     peak_bytes,
     slice_gap_mm,
     spacing_along_lr_axes,
@@ -50,6 +56,35 @@ def test_figures_of_a_known_case(case: CaseFiles):
     assert set(block["structure_thickness_mm"]) == {"left", "right"}
     assert block["effective_resolution_mm"][0][0] is None  # seven slices
     assert json.loads(json.dumps(block)) == block
+
+
+@pytest.mark.parametrize("kind", ["hole", "border", "nothing", "nan"])
+def test_crop_and_samples_are_those_of_nnunet(kind: str):
+    generator = np.random.default_rng(1)
+    image = np.zeros((2, 7, 9, 11), dtype=np.float32)
+    image[0, 2:5, 1:8, 3:9] = generator.normal(size=(3, 7, 6))
+    image[1, 3:6, 2:8, 3:10] = generator.normal(size=(3, 6, 7))
+    if kind == "hole":
+        image[:, 3, 4:6, 5:7] = 0
+    elif kind == "border":
+        image[1] = 1
+    elif kind == "nothing":
+        image[:] = 0
+    segmentation = generator.integers(-1, 3, (1, 7, 9, 11)).astype(np.int16)
+    if kind == "nan":
+        image[0, 6, 8, 10] = np.nan  # counts as not zero
+    cropped, stock_seg, _ = crop_to_nonzero(image, segmentation.copy())
+    box = nonzero_box(image)
+    np.testing.assert_array_equal(image[(slice(None), *box)], cropped)
+    if kind == "nan":
+        return  # check_case refuses it before anything is drawn
+    foreground = segmentation[(0, *box)] > 0
+    stock, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
+        stock_seg, cropped, num_samples=50
+    )
+    ours = foreground_samples(cropped, foreground, 50)
+    assert [sample.dtype for sample in ours] == [np.float32] * 2
+    np.testing.assert_array_equal(ours, stock)
 
 
 @pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIOWithReorient])

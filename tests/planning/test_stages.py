@@ -1,4 +1,4 @@
-"""The stages: each folder preprocessed once, labels copied, names checked."""
+"""Plans and preprocessing: each folder preprocessed once, labels copied, names checked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from srseg.planning import stages
+from srseg.planning.fingerprint import extract_fingerprint
 from srseg.preprocessing.preprocessor import SRSegPreprocessor
 from tests.planning.test_raw_dataset import change_json
 
@@ -18,7 +19,7 @@ from tests.planning.test_raw_dataset import change_json
 @pytest.fixture
 def tiny(tiny_copy: Path, nnunet_folders: Path) -> Path:
     """The preprocessed folder of the planned tiny dataset."""
-    stages.extract_fingerprint(901, num_processes=1, show_progress=False)
+    extract_fingerprint(901, num_processes=1, show_progress=False)
     stages.plan(901)
     return nnunet_folders / "nnUNet_preprocessed/Dataset901_Tiny"
 
@@ -127,13 +128,13 @@ def test_labels_of_listed_files_get_the_cases_name(tiny: Path, tiny_copy: Path, 
 
 def test_verify_reads_the_cases_again(tiny: Path, tiny_copy: Path):
     change_json(tiny_copy, numTraining=9)
-    stages.extract_fingerprint(901, num_processes=1)  # the fingerprint is there
+    extract_fingerprint(901, num_processes=1)  # the fingerprint is there
     with pytest.raises(ValueError, match="numTraining 9"):
-        stages.extract_fingerprint(901, num_processes=1, verify=True)
+        extract_fingerprint(901, num_processes=1, verify=True)
     change_json(tiny_copy, numTraining=5)
     (tiny_copy / "imagesTr/tiny_4_0000.nii.gz").write_bytes(b"broken")
     with pytest.raises(RuntimeError, match="case tiny_4: cannot read"):
-        stages.extract_fingerprint(901, num_processes=1, verify=True)
+        extract_fingerprint(901, num_processes=1, verify=True)
 
 
 def test_summary_speaks_the_readers_order(tiny: Path):
