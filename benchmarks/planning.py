@@ -44,7 +44,7 @@ def plan_once(side: str, dataset: int, options: argparse.Namespace) -> list[pair
             (root / name).mkdir()
         of_dataset = ("-d", str(dataset))
         return [
-            pairs.measure([extract, *of_dataset, "-np", str(options.np)], environment),
+            pairs.measure([extract, *of_dataset, "-np", str(options.np), "--clean"], environment),
             pairs.measure([plan, *of_dataset], environment),
         ]
 

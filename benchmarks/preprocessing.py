@@ -1,120 +1,92 @@
-"""Seconds of our preprocessing and of nnU-Net's, on one raw dataset, in alternating runs.
+"""Our preprocessing against nnU-Net's: time and memory on raw datasets, from files to arrays.
 
-    nnUNet_raw=... python benchmarks/preprocessing.py -d 4 -np 2 -runs 3
+    nnUNet_raw=... python benchmarks/preprocessing.py -d 4 27 [-np 2]
 
 Two measurements: the whole `plan_and_preprocess -c 3d_fullres` from an empty folder, and its last
 stage, `preprocess`, alone. Ours writes three arrays a case (HR, LR, mask), nnU-Net's two. Both run
-as a user runs them, process start and imports included. CPU seconds (all processes together) are
-measured too: under other load on the machine they tell more than seconds on the clock.
+as a user runs them, process start and imports included.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import resource
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from srseg import environment
+import pairs
 
-TOOLS = ("nnU-Net", "srseg")
-STAGES = ("plan_and_preprocess", "preprocess")
+STAGES = {"plan_and_preprocess": "", "preprocess": "not slower, memory not higher"}  # targets
+PREFIXES = {pairs.THEIRS: "nnUNetv2", pairs.OURS: "srseg"}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-d", type=int, required=True, help="dataset number in nnUNet_raw")
-    parser.add_argument("-np", type=int, default=2, help="processes of both (2)")
-    parser.add_argument("-runs", type=int, default=3, help="of each tool and stage (3)")
+    parser.add_argument("-d", type=int, nargs="+", required=True, help="dataset numbers")
     parser.add_argument("-c", default="3d_fullres", help="configuration (3d_fullres)")
-    parser.add_argument("-o", help="also write the figures to this JSON file")
+    parser.add_argument("-np", type=int, default=2, help="processes of both (2)")
+    parser.add_argument("-threads", type=int, default=2, help="OpenMP threads of both (2)")
+    parser.add_argument("-rounds", type=int, default=3)
     return parser.parse_args()
 
 
-def _command(tool: str, stage: str, args: argparse.Namespace) -> list[str]:
-    prefix = "nnUNetv2" if tool == "nnU-Net" else "srseg"
-    command = [
-        str(Path(sys.executable).parent / f"{prefix}_{stage}"),
-        *("-d", str(args.d), "-c", args.c, "-np", str(args.np)),
-    ]
-    if stage == "plan_and_preprocess":
-        command += ["-npfp", str(args.np)]
-    return command
+def stages_once(
+    side: str, dataset: int, preprocessed: Path, options: argparse.Namespace
+) -> list[pairs.Usage]:
+    """Return what each of `STAGES` takes one side, the first from an empty folder."""
+    shutil.rmtree(preprocessed, ignore_errors=True)
+    preprocessed.mkdir()
+    environment = pairs.variables(
+        options.threads,
+        nnUNet_preprocessed=preprocessed,
+        nnUNet_results=preprocessed.parent,
+    )
+    usages = []
+    for stage in STAGES:
+        for done in preprocessed.glob(f"*/*_{options.c}"):  # the plans stay for the second stage
+            shutil.rmtree(done)
+        command = [pairs.installed(f"{PREFIXES[side]}_{stage}"), "-d", str(dataset)]
+        command += ["-c", options.c, "-np", str(options.np)]
+        if stage == "plan_and_preprocess":
+            command += ["-npfp", str(options.np), "--clean"]
+        elif side == pairs.OURS:
+            command.append("--clean")  # as nnU-Net does: a repeated measurement finds all done
+        usages.append(pairs.measure(command, environment))
+    return usages
 
 
-def _seconds(command: list[str], variables: dict[str, str]) -> dict[str, float]:
-    """Return the command's seconds on the clock and of CPU, its workers' included."""
-    start, cpu = time.perf_counter(), _cpu_of_children()
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    return {"clock": time.perf_counter() - start, "cpu": _cpu_of_children() - cpu}
-
-
-def _cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _arrays(folder: Path) -> tuple[int, float]:
-    """Return how many arrays a preprocessed folder holds, and their MiB."""
+def arrays(folder: Path) -> str:
+    """Return how many arrays a preprocessed folder holds, and their size, in words."""
     files = list(folder.rglob("*.b2nd"))
-    return len(files), sum(file.stat().st_size for file in files) / 2**20
+    return f"{len(files)} arrays, {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
 
 
-def measure(args: argparse.Namespace, root: Path) -> dict[str, dict[str, list[dict]]]:
-    """Return the seconds (clock, cpu) of every run by stage and tool."""
-    seconds = {stage: {tool: [] for tool in TOOLS} for stage in STAGES}
-    for run in range(args.runs):
-        for tool in TOOLS if run % 2 == 0 else TOOLS[::-1]:  # neither is always the first
-            preprocessed = root / tool
-            shutil.rmtree(preprocessed, ignore_errors=True)
-            preprocessed.mkdir()
-            variables = {
-                **os.environ,
-                "nnUNet_preprocessed": str(preprocessed),
-                "nnUNet_results": str(root),
-            }
-            for stage in STAGES:
-                for done in preprocessed.glob(f"*/*_{args.c}"):  # the plans stay for stage two
-                    shutil.rmtree(done)
-                taken = _seconds(_command(tool, stage, args), variables)
-                seconds[stage][tool].append(taken)
-                words = ", ".join(f"{value:.2f} s {kind}" for kind, value in taken.items())
-                print(f"run {run + 1}: {tool} {stage}: {words}", flush=True)
-    return seconds
+def compare(dataset: int, root: Path, options: argparse.Namespace) -> None:
+    """Measure one dataset and print its rows and what was written."""
+    taken: dict[str, list[list[pairs.Usage]]] = {side: [] for side in PREFIXES}
+
+    def once(side: str) -> pairs.Usage:
+        taken[side].append(stages_once(side, dataset, root / side, options))
+        return taken[side][-1][0] + taken[side][-1][1]
+
+    sides = {side: lambda side=side: once(side) for side in PREFIXES}
+    pairs.alternate(sides, options.rounds, f"dataset {dataset}, both stages,")
+    for number, (stage, target) in enumerate(STAGES.items()):
+        of_stage = {side: [usages[number] for usages in taken[side]] for side in PREFIXES}
+        print(pairs.row(f"dataset {dataset}: {stage}", of_stage, target), flush=True)
+    for side in PREFIXES:
+        print(f"dataset {dataset}: {side} wrote {arrays(root / side)}", file=sys.stderr)
 
 
 def main() -> None:
-    """Measure, print and perhaps write the figures."""
-    args = _arguments()
-    environment.required_folder("nnUNet_raw")
+    """Measure and print a markdown table."""
+    options = _arguments()
+    print(f"{pairs.machine(options.threads)}; {options.np} processes\n")
+    print(pairs.HEADER, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        seconds = measure(args, root)
-        sizes = {tool: _arrays(root / tool) for tool in TOOLS}
-    print(f"\n{platform.machine()}, {environment.available_cores()} cores, {args.np} processes")
-    for tool, (count, mebibytes) in sizes.items():
-        print(f"{tool} wrote {count} arrays, {mebibytes:.1f} MiB")
-    print(f"{'median of ' + str(args.runs):<28}{'nnU-Net s':>10}{'srseg s':>10}{'ratio':>8}")
-    medians = {}
-    for stage, taken in seconds.items():
-        for kind in ("clock", "cpu"):
-            name = f"{stage}, {kind}"
-            theirs, ours = (statistics.median(t[kind] for t in taken[tool]) for tool in TOOLS)
-            medians[name] = {"nnU-Net": theirs, "srseg": ours, "ratio": ours / theirs}
-            print(f"{name:<28}{theirs:>10.2f}{ours:>10.2f}{ours / theirs:>8.2f}")
-    if args.o:
-        report = {"seconds": seconds, "medians": medians, "processes": args.np, "dataset": args.d}
-        Path(args.o).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        for dataset in options.d:
+            compare(dataset, Path(folder), options)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-features", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("-hr_width", type=int, default=16)
     parser.add_argument("-patch", type=int, nargs=3, help="go in tiles of this LR size")
-    parser.add_argument("--blend_features", action="store_true", help="of tiles, when streamed")
+    parser.add_argument("--blend_results", action="store_true", help="of tiles, on the HR grid")
     parser.add_argument("-folds", type=int, default=1)
     parser.add_argument("-flips", type=int, default=0, help="axes to mirror along (0)")
     parser.add_argument("-native", type=float, default=1, help="native voxels per planned one (1)")
@@ -143,7 +143,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     if args.box_mb:
         native_grid._BOX_BYTES = args.box_mb * _MEGA
     predictor = _predictor(args)
-    predictor._forward.blend_features = args.blend_features
+    predictor._forward.blend_features = not args.blend_results
     lr_image, hr_properties = _case(args)
     before, begin, cpu = _peak_mb(), time.perf_counter(), time.process_time()
     if args.child == "streamed":

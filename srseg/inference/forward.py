@@ -54,7 +54,7 @@ class PredictionSettings:
 
 
 class Forward:
-    """Maps (C, z, y, x) to the stack (K + C, Z, Y, X) of logits and SR image, float32.
+    """A network and how images go through it: (C, z, y, x) to stacks (K + C, Z, Y, X), float32.
 
     Args:
         network: returns a `JointOutput`.
@@ -68,12 +68,12 @@ class Forward:
         scale: refinement per axis of the network.
         batch_size: images, or slices, that the network takes at once.
         flips: every set of axes to flip, counted in a batch (B, C, ...), without the empty one.
-        blend_features: to be set for comparisons. Streaming then blends the trunk's features of
-            tiles on the LR grid and runs the HR stage once over them, instead of blending what it
-            makes of each tile; networks without a local HR stage do the latter all the same.
+        blend_features: blend the trunk's features of tiles on the LR grid and run the HR stage once
+            over them. False, for comparisons, blends what the HR stage makes of each tile, which
+            networks without a local HR stage do all the same.
     """
 
-    blend_features = False
+    blend_features = True
 
     def __init__(
         self,
@@ -93,27 +93,6 @@ class Forward:
         self._manager = configuration_manager
         self.batch_size = max(1, int(configuration_manager.batch_size))
 
-    @torch.inference_mode()
-    def __call__(
-        self,
-        lr_image: torch.Tensor,
-        *,
-        weights: Mapping[str, torch.Tensor] | None = None,
-        one_pass: bool | None = None,
-    ) -> torch.Tensor:
-        """Return the stack, on the device where it was added up.
-
-        Args:
-            lr_image: (C, z, y, x), normalised, in plan order.
-            weights: state dict to load first; None takes the network as it is.
-            one_pass: overrides the settings.
-        """
-
-        def compute(whole: bool, result_device: torch.device) -> torch.Tensor:
-            return self.stack(lr_image, weights, whole, result_device)
-
-        return self.within_memory(compute, one_pass)
-
     def stack(
         self,
         lr_image: torch.Tensor,
@@ -121,7 +100,14 @@ class Forward:
         whole: bool,
         result_device: torch.device,
     ) -> torch.Tensor:
-        """Return the stack, in one pass or in tiles, added up on `result_device`."""
+        """Return the stack, in one pass or blended from tiles' stacks, added up on `result_device`.
+
+        Args:
+            lr_image: (C, z, y, x), normalised, in plan order.
+            weights: state dict to load first; None takes the network as it is.
+            whole: one pass however large the image.
+            result_device: where tiles are added up.
+        """
         self.load(weights)
         stacks = [self.stitched(part, whole, result_device) for part in self.batches(lr_image)]
         return torch.cat(stacks).transpose(0, 1) if self.is_planar else stacks[0][0]

@@ -107,7 +107,7 @@ def stream_to_native_grid(
     sr_image = _SRImage(source.shape, shape, hr_properties, plans_manager)
     many = max(label_manager.all_labels) >= 256
     segmentation = _Canvas((), np.uint16 if many else np.uint8, hr_properties, plans_manager)
-    for box in _boxes(source, shape, label_manager.num_segmentation_heads):
+    for box in boxes_of(source, shape, label_manager.num_segmentation_heads):
         read = _read(box, source.shape, shape)
         stack = source.box(read)
         logits = stack.logits
@@ -249,7 +249,7 @@ class _Canvas:
         self._in_plan_order[(..., *to)] = values[(..., *part)]
 
 
-def _boxes(source: Source, shape: tuple[int, ...], num_heads: int) -> Iterator[Box]:
+def boxes_of(source: Source, shape: tuple[int, ...], num_heads: int) -> Iterator[Box]:
     """Yield boxes that fill the native grid, the first axis slowest, each within `_BOX_BYTES`."""
     resampled = source.shape != shape
     factors = [old / new for old, new in zip(source.shape, shape, strict=True)]

@@ -28,8 +28,7 @@ from srseg.inference.model_folder import (
 )
 from srseg.inference.native_grid import Prediction, to_native_grid
 from srseg.inference.reading import check_channels, prepare_array, prepare_case
-from srseg.inference.source import split_stack
-from srseg.inference.streaming import averaged, stream_case
+from srseg.inference.streaming import gathered, stream_case, with_source
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 
 
@@ -161,8 +160,15 @@ class Predictor:
             RuntimeError: if the network answers with NaN or infinite values.
         """
         lr_image = check_channels(lr_image, self.num_channels)
-        stacks = (self._forward(lr_image, weights=w, one_pass=one_pass) for w in self._weights)
-        return tuple(split_stack(averaged(stacks), self.label_manager.num_segmentation_heads))
+        num_heads = self.label_manager.num_segmentation_heads
+        return with_source(
+            self._forward,
+            lr_image,
+            self._weights,
+            num_heads,
+            lambda source: gathered(source, num_heads),
+            one_pass,
+        )
 
     @torch.inference_mode()
     def predict_to_native_grid(

@@ -52,15 +52,15 @@ class WholeStack:
     """
 
     def __init__(self, logits: torch.Tensor, sr_image: torch.Tensor | None) -> None:
-        self._logits, self._sr_image = logits, sr_image
+        self.stack = Stack(logits, sr_image)
         self.shape = tuple(logits.shape[1:])
         self.scale, self.context = (1, 1, 1), (0, 0, 0)
 
     def box(self, box: Sequence[slice]) -> Stack:
         """Return what lies in `box`, where possible without a copy."""
         where = (..., *box)
-        sr_image = None if self._sr_image is None else self._sr_image[where].float()
-        return Stack(self._logits[where].float(), sr_image)
+        logits, sr_image = self.stack
+        return Stack(logits[where].float(), None if sr_image is None else sr_image[where].float())
 
     def num_bytes(self, shape: Sequence[int]) -> int:
         """Return 0: nothing is computed."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from srseg.inference.features import FeatureSource
 from srseg.inference.forward import Forward
-from srseg.inference.native_grid import Prediction, Properties, stream_to_native_grid
-from srseg.inference.source import Source, WholeStack, check_finite, split_stack
+from srseg.inference.native_grid import (
+    Prediction,
+    Properties,
+    boxes_of,
+    stream_to_native_grid,
+)
+from srseg.inference.source import Source, Stack, WholeStack, check_finite, split_stack
 from srseg.inference.tile_window import TileWindow
 from srseg.plans.managers import SRSegPlansManager
 
 Weights = Mapping[str, torch.Tensor] | None
+Result = TypeVar("Result")
 
 
 def stream_case(
@@ -39,14 +46,55 @@ def stream_case(
         RuntimeError: if the network answers with NaN or infinite values.
     """
 
-    def stream(whole: bool, device: torch.device) -> Prediction:
-        num_heads = label_manager.num_segmentation_heads
-        source = open_source(
-            forward, lr_image, weights, num_heads=num_heads, whole=whole, device=device
-        )
+    def stream(source: Source) -> Prediction:
         return stream_to_native_grid(source, hr_properties, plans_manager, label_manager)
 
-    return forward.within_memory(stream)
+    return with_source(forward, lr_image, weights, label_manager.num_segmentation_heads, stream)
+
+
+def with_source(
+    forward: Forward,
+    lr_image: torch.Tensor,
+    weights: Sequence[Weights],
+    num_heads: int,
+    use: Callable[[Source], Result],
+    one_pass: bool | None = None,
+) -> Result:
+    """Return `use(source)` of a case, tried more sparingly where memory fails.
+
+    Args:
+        forward: of the network.
+        lr_image: (C, z, y, x), normalised, in plan order.
+        weights: a state dict a fold, averaged; None takes the network as it is.
+        num_heads: channels K of the logits.
+        use: what is made of the source.
+        one_pass: overrides the settings.
+    """
+
+    def compute(whole: bool, device: torch.device) -> Result:
+        options = {"num_heads": num_heads, "whole": whole, "device": device}
+        return use(open_source(forward, lr_image, weights, **options))
+
+    return forward.within_memory(compute, one_pass)
+
+
+def gathered(source: Source, num_heads: int) -> Stack:
+    """Return logits (K, Z, Y, X) and SR image (C, Z, Y, X) of a whole case, box after box."""
+    if isinstance(source, WholeStack):
+        return source.stack
+    logits: torch.Tensor | None = None
+    sr_image: torch.Tensor | None = None
+    for box in boxes_of(source, source.shape, num_heads):
+        part = source.box(box)
+        if logits is None:
+            logits = part.logits.new_empty(num_heads, *source.shape)
+            if part.sr_image is not None:
+                sr_image = part.sr_image.new_empty(len(part.sr_image), *source.shape)
+        logits[(..., *box)] = part.logits
+        if sr_image is not None:
+            sr_image[(..., *box)] = part.sr_image
+    assert logits is not None  # there is at least one box
+    return Stack(logits, sr_image)
 
 
 def open_source(

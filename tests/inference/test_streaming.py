@@ -16,7 +16,7 @@ from srseg.inference.predictor import Predictor
 from srseg.inference.reading import prepare_array
 from srseg.inference.sliding_window import stitch
 from srseg.inference.source import WholeStack
-from srseg.inference.streaming import open_source
+from srseg.inference.streaming import averaged, open_source
 from srseg.inference.tile_window import _ROWS, TileWindow
 from srseg.networks.build import build_network
 from tests.inference.known_networks import NearestNetwork, dataset_json, known_predictor
@@ -112,13 +112,51 @@ def image_of(*shape: int) -> torch.Tensor:
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(7))
 
 
-def assert_as_whole(predictor: Predictor, lr_image: torch.Tensor, kind: type) -> None:
-    expected = [part for part in predictor.predict_preprocessed(lr_image) if part is not None]
-    assert 0.1 < expected[0].std() < 100  # what the tolerance is beside
+@torch.inference_mode()
+def unstreamed(predictor: Predictor, lr_image: torch.Tensor) -> torch.Tensor:
+    """Return the stack from whole passes, or from tiles whose stacks are blended."""
+    forward = predictor._forward
+    return forward.within_memory(
+        lambda whole, device: averaged(
+            forward.stack(lr_image, weights, whole, device) for weights in predictor._weights
+        )
+    )
+
+
+@torch.inference_mode()
+def blended(predictor: Predictor, lr_image: torch.Tensor) -> torch.Tensor:
+    """Return the stack of one HR stage over all LR features, blended from tiles."""
+    forward, network, stacks = predictor._forward, predictor._forward.network, []
+    patch, scale = forward.patch_size, (1,) * len(forward.patch_size)
+    for weights in predictor._weights:
+        forward.load(weights)
+        for flip in ((), *forward.flips):
+            image = torch.flip(forward.as_batch(lr_image), flip)
+            features = stitch(
+                lambda tile: network.trunk(tile)[0],
+                image,
+                tile_size=patch,
+                scale=scale,
+                step_size=forward.settings.step_size,
+            )
+            parts = network.hr_stage(features, image)
+            stack = torch.cat([part for part in parts if part is not None], 1)
+            stacks.append(torch.flip(stack, flip))
+    mean = torch.stack(stacks).mean(0)
+    return mean.transpose(0, 1) if forward.is_planar else mean[0]
+
+
+def assert_as_whole(
+    predictor: Predictor, lr_image: torch.Tensor, kind: type, whole=unstreamed
+) -> None:
+    expected = whole(predictor, lr_image)
+    assert 0.1 < expected[:3].std() < 100  # what the tolerance is beside
     source = source_of(predictor, lr_image)
     assert isinstance(source, kind)
-    assert source.shape == tuple(expected[0].shape[1:])
-    torch.testing.assert_close(gathered(source), torch.cat(expected), atol=TOLERANCE, rtol=1e-4)
+    assert source.shape == tuple(expected.shape[1:])
+    torch.testing.assert_close(gathered(source), expected, atol=TOLERANCE, rtol=1e-4)
+    parts = [part for part in predictor.predict_preprocessed(lr_image) if part is not None]
+    torch.testing.assert_close(torch.cat(parts), expected, atol=TOLERANCE, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -173,17 +211,29 @@ def test_a_network_that_was_told_to_leave_out_its_sr_image():
 @pytest.mark.parametrize("step_size", [0.5, 1.0, 0.3])
 @pytest.mark.parametrize("name", ["joint", "without_sr"])
 def test_tiles_equal_their_sum_over_the_whole(name, scale, step_size):
+    """By either blending: of LR features, or of what the HR stage makes of each tile."""
     shape = (13, 13, 19) if len(scale) == 3 else LARGER
     predictor = predictor_of(network_of(name, scale), scale, flips=(1,), step_size=step_size)
+    assert_as_whole(predictor, image_of(*shape), FeatureSource, blended)
+    predictor._forward.blend_features = False
     assert_as_whole(predictor, image_of(*shape), TileWindow)
+
+
+def test_the_two_ways_to_blend_differ():
+    """Else nothing above would tell them apart."""
+    predictor = predictor_of(network_of("joint", (3, 2, 1)), (3, 2, 1))
+    of_features = blended(predictor, image_of(13, 13, 19))
+    assert (of_features - unstreamed(predictor, image_of(13, 13, 19))).abs().max() > 0.1
 
 
 def test_tiles_along_other_axes_of_a_padded_case():
     predictor = predictor_of(network_of("joint", (3, 2, 1)), (3, 2, 1))
+    predictor._forward.blend_features = False
     assert_as_whole(predictor, image_of(2, 7, 30), TileWindow)
 
 
-def test_folds_of_tiles():
+@pytest.mark.parametrize("blend_features", [False, True])
+def test_folds_of_tiles(blend_features):
     network = network_of("joint", (1, 2, 2))
     folds = [{k: v * f for k, v in network.state_dict().items()} for f in (0.9, 1.2)]
     known = predictor_of(network, (1, 2, 2))
@@ -191,7 +241,9 @@ def test_folds_of_tiles():
         network, known.plans_manager, known.configuration_manager, known.dataset_json,
         weights=folds, settings=known.settings,
     )  # fmt: skip
-    assert_as_whole(predictor, image_of(11, 13, 19), TileWindow)
+    predictor._forward.blend_features = blend_features
+    kind, whole = (FeatureSource, blended) if blend_features else (TileWindow, unstreamed)
+    assert_as_whole(predictor, image_of(11, 13, 19), kind, whole)
 
 
 def test_the_window_is_as_high_as_a_tile_and_a_box():
@@ -214,23 +266,6 @@ def test_networks_without_a_local_hr_stage(scale, shape):
     assert_as_whole(predictor, image_of(*shape), WholeStack if in_one else TileWindow)
 
 
-def test_blended_features_are_those_of_tiles():
-    scale = (3, 2, 1)
-    network = network_of("joint", scale)
-    predictor = predictor_of(network, scale)
-    predictor._forward.blend_features = True
-    lr_image = image_of(*LARGER)
-    source = source_of(predictor, lr_image)
-    assert isinstance(source, FeatureSource)
-    with torch.inference_mode():
-        finest = stitch(
-            lambda tile: network.trunk(tile)[0], lr_image[None], tile_size=PATCH, scale=(1, 1, 1)
-        )
-        expected = torch.cat(network.hr_stage(finest, lr_image[None]), 1)[0]
-    torch.testing.assert_close(gathered(source), expected, atol=TOLERANCE, rtol=1e-4)
-    assert_as_whole(predictor, image_of(*SMALLER), FeatureSource)  # one tile
-
-
 @pytest.mark.parametrize("lr_spacing", [(6.0, 1.5, 0.5), (4.1, 1.9, 0.45)])
 @pytest.mark.parametrize("description", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize("tiled", [False, True])
@@ -249,8 +284,7 @@ def test_predictions_are_those_of_full_logits(monkeypatch, lr_spacing, descripti
     expected = to_native_grid(logits, sr_image, hr_properties, *managers)
 
     monkeypatch.setattr(native_grid, "_BOX_BYTES", 2**15)
-    largest, kind = 0, TileWindow if tiled else FeatureSource
-    box = kind.box
+    largest, box = 0, FeatureSource.box
 
     def watched(source, asked):
         nonlocal largest
@@ -258,7 +292,7 @@ def test_predictions_are_those_of_full_logits(monkeypatch, lr_spacing, descripti
         largest = max(largest, stack.logits.numel())
         return stack
 
-    monkeypatch.setattr(kind, "box", watched)
+    monkeypatch.setattr(FeatureSource, "box", watched)
     actual = predictor.predict_to_native_grid(lr_image, hr_properties)
     assert 0 < largest < logits.numel() / 3
     np.testing.assert_allclose(actual.sr_image, expected.sr_image, atol=1e-2)  # of 0 to 90
@@ -282,11 +316,11 @@ def test_low_precision_boxes_stay_as_close_as_the_whole():
     scale = (1, 2, 2)
     network = network_of("joint", scale)
     lr_image = image_of(*SMALLER)
-    full, _ = predictor_of(network, scale).predict_preprocessed(lr_image)
+    full = unstreamed(predictor_of(network, scale), lr_image)[:3]
     low = predictor_of(network, scale, autocast=True)
     source = source_of(low, lr_image)
     assert source._looks[0].features.dtype == torch.bfloat16
-    whole, _ = low.predict_preprocessed(lr_image)
+    whole = unstreamed(low, lr_image)[:3]
     in_boxes = gathered(source)[:3]
     error = float((whole - full).norm() / full.norm())
     assert 0 < float((in_boxes - full).norm() / full.norm()) < 1.1 * error + 1e-3
