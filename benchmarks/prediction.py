@@ -5,8 +5,8 @@
     python benchmarks/prediction.py start -d 4
 
 `synthetic`: one HR volume of twice `-lr_size` per axis; nnU-Net reads it and goes over it in tiles
-of `-tile`, srseg reads the LR volume of `-lr_size` in one pass with the same trunk, and writes the
-SR image too. `dataset`: cases of a planned dataset with the networks of its plans, the LR files by
+of `-tile`, srseg reads the LR volume of `-lr_size` in one pass, or in tiles of `-lr_tile`, with
+the same trunk, and writes the SR image too. `dataset`: cases of a planned dataset with the networks of its plans, the LR files by
 `srseg_simulate`. `start`: `--help`, and one small case. Both tools run as commands, process start
 included, without mirroring, at step 0.5, on the CPU, with drawn weights (`untrained.py`).
 
@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-cases", type=int, default=10, help="of the dataset (10)")
     parser.add_argument("-lr_size", type=int, default=128, help="LR voxels per axis (128)")
     parser.add_argument("-tile", type=int, help="HR voxels of nnU-Net's tiles (as -lr_size)")
+    parser.add_argument("-lr_tile", type=int, help="LR voxels of srseg's tiles (one pass)")
     parser.add_argument("-base_features", type=int, default=32, help="of both trunks (32)")
     parser.add_argument("-hr_width", type=int, default=16, help="head width of srseg (16)")
     parser.add_argument("-labels", type=int, default=2, help="foreground labels (2)")
@@ -132,6 +133,7 @@ def write_synthetic(root: Path, options: argparse.Namespace) -> dict[str, dict]:
         base_features=options.base_features,
         num_labels=options.labels,
         hr_width=options.hr_width,
+        lr_tile=options.lr_tile,
     )
     untrained.write_our_model(root / "results", our_plans, dataset_json, untrained.CONFIGURATION)
     untrained.write_stock_model(

@@ -26,11 +26,12 @@ def synthetic_plans(
     num_labels: int,
     hr_width: int,
     num_channels: int = 1,
+    lr_tile: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return our plans, stock's on the HR grid, and dataset.json; scale 2, LR 2 mm, HR 1 mm.
 
     Both have the trunk that nnU-Net's rules give for a patch of `tile`^3. Our patch is the whole
-    LR volume, stock's tile has `tile`^3 HR voxels.
+    LR volume, or `lr_tile`^3, of which there are many; stock's tile has `tile`^3 HR voxels.
     """
     from srseg.degradation.spec import default_degradation
     from srseg.planning.architecture import whole_volume_architecture
@@ -60,13 +61,13 @@ def synthetic_plans(
     our_configuration = {
         "data_identifier": f"{OUR_PLANS}_{CONFIGURATION}",
         "preprocessor_name": "SRSegPreprocessor",
-        "patch_size": [lr_size] * 3,
+        "patch_size": [lr_tile or lr_size] * 3,
         "median_image_size_in_voxels": [lr_size] * 3,
         "spacing": lr_spacing,
         "scale": scale,
         "hr_spacing": hr_spacing,
         "degradation": default_degradation("MR", hr_spacing, scale, multislice=False).to_json(),
-        "patch_free": True,
+        "patch_free": lr_tile is None,
         "architecture": ours,
         **common,
         **our_resampling,

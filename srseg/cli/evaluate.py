@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,10 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _evaluate(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from srseg import environment
-    from srseg.evaluation.context import find_context
-    from srseg.evaluation.folder import evaluate_folder
-    from srseg.evaluation.tables import text_table, write_evaluation
+    with quick_imports():
+        from srseg import environment
+        from srseg.evaluation.context import find_context
+        from srseg.evaluation.folder import evaluate_folder
+        from srseg.evaluation.tables import text_table, write_evaluation
 
     if args.np is not None and args.np < 1:
         raise ValueError(f"-np must be at least 1, got {args.np}.")

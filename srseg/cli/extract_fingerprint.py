@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from srseg.cli.planning_flags import dataset_flags, fingerprint_flags, known_datasets
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _extract(args: argparse.Namespace) -> None:
     names = known_datasets(args)
 
-    from srseg.planning.fingerprint import extract_fingerprint
+    with quick_imports():
+        from srseg.planning.fingerprint import extract_fingerprint
 
     for name in names:
         extract_fingerprint(

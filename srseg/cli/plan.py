@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from srseg.cli.planning_flags import dataset_flags, known_datasets, plan_flags
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,8 @@ def _plan(args: argparse.Namespace) -> None:
 
 def plan_dataset(name: str, args: argparse.Namespace) -> None:
     """Plan one dataset by the flags of `plan_flags` and say what came out."""
-    from srseg.planning.stages import plan, summary
+    with quick_imports():
+        from srseg.planning.stages import plan, summary
 
     plans = plan(
         name,

@@ -14,7 +14,7 @@ from srseg.cli.planning_flags import (
     preprocess_flags,
 )
 from srseg.cli.preprocess import preprocess_dataset
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,10 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _run_all(args: argparse.Namespace) -> None:
     names = known_datasets(args)  # all, before the first one starts
 
-    from srseg import environment
-    from srseg.planning.fingerprint import extract_fingerprint
-    from srseg.planning.raw_dataset import find_raw_dataset
-    from srseg.plans.names import check_names
+    with quick_imports():
+        from srseg import environment
+        from srseg.planning.fingerprint import extract_fingerprint
+        from srseg.planning.raw_dataset import find_raw_dataset
+        from srseg.plans.names import check_names
 
     preprocessed = environment.required_folder("nnUNet_preprocessed")
     for name in names:

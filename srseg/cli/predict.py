@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,12 +79,13 @@ def _add_running_flags(group: argparse._ArgumentGroup) -> None:
 def _predict(args: argparse.Namespace) -> int:
     import logging
 
-    import torch
+    with quick_imports():
+        import torch
 
-    from srseg import environment
-    from srseg.images.compression import check_level
-    from srseg.inference.model_folder import find_model
-    from srseg.inference.predictor import Predictor
+        from srseg import environment
+        from srseg.images.compression import check_level
+        from srseg.inference.model_folder import find_model
+        from srseg.inference.predictor import Predictor
 
     check_level(args.compression)
     named = {"-d": args.d, "-tr": args.tr, "-p": args.p, "-c": args.c}

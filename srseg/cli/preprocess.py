@@ -11,7 +11,7 @@ from srseg.cli.planning_flags import (
     plans_name_flag,
     preprocess_flags,
 )
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +34,8 @@ def _preprocess(args: argparse.Namespace) -> None:
 
 def preprocess_dataset(name: str, plans_name: str, args: argparse.Namespace) -> None:
     """Preprocess one dataset by the flags of `preprocess_flags`."""
-    from srseg.planning.stages import preprocess
+    with quick_imports():
+        from srseg.planning.stages import preprocess
 
     preprocess(
         name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,8 +35,9 @@ def _simulate(args: argparse.Namespace) -> int:
     import logging
     from pathlib import Path
 
-    from srseg import environment
-    from srseg.preprocessing.simulate import LABELS_FOLDER, Simulation, simulate_folder
+    with quick_imports():
+        from srseg import environment
+        from srseg.preprocessing.simulate import LABELS_FOLDER, Simulation, simulate_folder
 
     if args.labels_out and not args.labels:
         raise ValueError("-labels_out was given without -labels.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from srseg.training.run import TrainingRequest, run_training
+    with quick_imports():
+        from srseg.training.run import TrainingRequest, run_training
 
     run_training(
         TrainingRequest(

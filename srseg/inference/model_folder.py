@@ -45,7 +45,7 @@ class TrainedModel:
         dataset_json: labels, channels and file ending of the training data.
         method: the method file's content.
         folds: the folds that were read, numbers or "all".
-        weights: one state dict per fold.
+        weights: one state dict per fold; none in a predictor's `model`.
         mirroring_axes: axes test-time flips may use, as counted by the network; None for none.
     """
 

@@ -8,6 +8,7 @@ input's grid.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,18 @@ class Predictor:
         """
         chosen_settings = PredictionSettings(**settings)  # a wrong name fails before files are read
         model = open_model(folder, folds, checkpoint_name=checkpoint_name)
+        network = rebuilt_network(model)
+        one_fold = len(model.weights) == 1  # the network has its weights: no second copy is kept
         predictor = cls(
-            rebuilt_network(model),
+            network,
             model.plans_manager,
             model.configuration_manager,
             model.dataset_json,
-            weights=model.weights,
+            weights=None if one_fold else model.weights,
             mirroring_axes=model.mirroring_axes,
             settings=chosen_settings,
         )
-        predictor.model = model
+        predictor.model = replace(model, weights=[])
         return predictor
 
     @classmethod

@@ -86,7 +86,11 @@ class Decoder(nn.Module):
         for skip, transpconv, stage, factor in zip(
             reversed(skips[:-1]), self.transpconvs, self.stages, factors, strict=True
         ):
-            feature = stage(torch.cat((transpconv(features[-1]), skip), 1))
+            feature = torch.cat((transpconv(features[-1]), skip), 1)
+            for (
+                convolution
+            ) in stage.convs:
+                feature = convolution(feature)
             features.append(feature if factor is None else feature * factor)
         return features[:0:-1] or features
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.intensity import IntensityMap, apply_maps, intensity_maps
@@ -74,8 +73,7 @@ def prepare_lr(
     """
     cropped, nonzero, box = crop_to_nonzero(lr_image)
     spacing = target_spacing(native_spacing, configuration_manager)
-    # at least one voxel: a much coarser input must not vanish
-    new_shape = np.maximum(compute_new_shape(cropped.shape[1:], native_spacing, spacing), 1)
+    new_shape = resampled_shape(cropped.shape[1:], native_spacing, spacing)
     maps = intensity_maps(
         cropped,
         nonzero[0] == NONZERO,
@@ -95,6 +93,18 @@ def prepare_lr(
         native_spacing=tuple(float(mm) for mm in native_spacing),
         spacing=spacing,
     )
+
+
+def resampled_shape(
+    shape: Sequence[int], old_spacing: Sequence[float], new_spacing: Sequence[float]
+) -> tuple[int, ...]:
+    """Return the voxels per axis that nnU-Net gives an image resampled from one spacing to another.
+
+    At least one: a much coarser input must not vanish. nnU-Net's own function lies in a module that
+    imports pandas, which every prediction would wait for.
+    """
+    axes = zip(old_spacing, new_spacing, shape, strict=True)
+    return tuple(max(1, round(float(old) / float(new) * int(n))) for old, new, n in axes)
 
 
 def target_spacing(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
-from srseg.preprocessing.lr_case import prepare_lr, stored_frame
+from srseg.preprocessing.lr_case import prepare_lr, resampled_shape, stored_frame
 from tests.preprocessing.hand_plans import hand_plans, managers
 
 SPACING = (4.0, 1.5, 1.0)
@@ -104,3 +105,13 @@ def test_the_input_is_left_as_it_was():
     before = image.copy()
     prepare(image)
     np.testing.assert_array_equal(image, before)
+
+
+def test_resampled_shapes_are_those_of_nnunet():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        shape = generator.integers(1, 400, 3)
+        old, new = generator.choice([0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0], (2, 3))
+        expected = np.maximum(compute_new_shape(shape, old, new), 1)
+        assert resampled_shape(shape, old, new) == tuple(expected)
+    assert resampled_shape((2, 3, 1), (1.0, 1.0, 1.0), (9.0, 2.0, 2.5)) == (1, 2, 1)
