@@ -6,9 +6,10 @@
 
 `synthetic`: one HR volume of twice `-lr_size` per axis; nnU-Net reads it and goes over it in tiles
 of `-tile`, srseg reads the LR volume of `-lr_size` in one pass, or in tiles of `-lr_tile`, with
-the same trunk, and writes the SR image too. `dataset`: cases of a planned dataset with the networks of its plans, the LR files by
-`srseg_simulate`. `start`: `--help`, and one small case. Both tools run as commands, process start
-included, without mirroring, at step 0.5, on the CPU, with drawn weights (`untrained.py`).
+the same trunk, and writes the SR image too. `dataset`: cases of a planned dataset with the networks
+of its plans, the LR files by `srseg_simulate`. `start`: `--help`, and one small case. Both tools
+run as commands, process start included, without mirroring, at step 0.5, on the CPU, with drawn
+weights (`untrained.py`).
 
 `-dtypes`: "shipped" is fp32 for nnU-Net and, on CPUs that have it, bf16 for srseg; "fp32" and
 "bf16" set both (checked at the first convolution).

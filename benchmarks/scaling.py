@@ -7,8 +7,9 @@ Each point is a fresh process, LR file to segmentation and SR image, with drawn 
 without mirroring, in one pass; rounds go over all points in turn and medians count. One thing
 changes at a time: the volume from `-lr_size` cubed to 16 times its voxels, and, at 4 times, classes
 (background among them), channels, and the threads that read and write (`-npp` and `-nps`, of
-`-cases` cases). Every series but the last gets its least-squares line. The clock holds the start of
-the process, which is most of the constant.
+`-cases` cases). "slices" is like a CT scan: 512x512 HR voxels a slice, 25 classes, half the
+features. Every series but the last gets its least-squares line. The clock holds the start of the
+process, which is most of the constant.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ import untrained
 
 SERIES = {  # name -> unit of the abscissa
     "volume": "HR megavoxel",
+    "slices": "HR slice",
     "classes": "class",
     "channels": "channel",
     "threads": "reading and writing thread",
 }
 LABELS = {  # of the abscissas
     "volume": "HR megavoxels",
+    "slices": "HR slices",
     "classes": "classes",
     "channels": "channels",
     "threads": "reading and writing threads",
@@ -54,6 +57,8 @@ class Point:
     channels: int = 1
     io_threads: int = 1
     cases: int = 1
+    base_features: int = 32
+    lr_tile: int | None = None
 
     @property
     def megavoxels(self) -> float:
@@ -62,7 +67,12 @@ class Point:
 
     def abscissa(self, series: str) -> float:
         """Return what changes along a series."""
-        values = {"volume": self.megavoxels, "classes": self.classes, "channels": self.channels}
+        values = {
+            "volume": self.megavoxels,
+            "slices": 2 * self.lr_shape[0],
+            "classes": self.classes,
+            "channels": self.channels,
+        }
         return values.get(series, self.io_threads)
 
 
@@ -98,9 +108,15 @@ def doubled(edge: int, times: int) -> list[tuple[int, int, int]]:
 def points_of(options: argparse.Namespace) -> dict[str, list[Point]]:
     """Return the points of every series."""
     shapes = doubled(options.lr_size, 2 if options.quick else 4)
-    middle = Point(shapes[0 if options.quick else 2])
+    middle = Point(shapes[0 if options.quick else 2], base_features=options.base_features)
+    ct = replace(middle, classes=25, base_features=options.base_features // 2)
+    in_plane = options.in_plane
     series = {
-        "volume": [Point(shape) for shape in shapes],
+        "volume": [replace(middle, lr_shape=shape) for shape in shapes],
+        "slices": [
+            replace(ct, lr_shape=(n // 2, in_plane // 2, in_plane // 2), lr_tile=options.lr_tile)
+            for n in options.slices
+        ],
         "classes": [replace(middle, classes=n) for n in options.classes],
         "channels": [replace(middle, channels=n) for n in options.channels],
         "threads": [replace(middle, io_threads=n, cases=options.cases) for n in options.np],
@@ -119,10 +135,11 @@ def predict_once(point: Point, options: argparse.Namespace) -> pairs.Usage:
         plans, _, dataset_json = untrained.synthetic_plans(
             options.lr_size,
             options.lr_size,
-            base_features=options.base_features,
+            base_features=point.base_features,
             num_labels=point.classes - 1,
             hr_width=options.hr_width,
             num_channels=point.channels,
+            lr_tile=point.lr_tile,
         )
         model = untrained.write_our_model(root, plans, dataset_json, untrained.CONFIGURATION)
         for channel in range(point.channels):
@@ -169,13 +186,15 @@ def tables(
     series: dict[str, list[Point]], taken: dict[Point, list[pairs.Usage]]
 ) -> tuple[str, dict[tuple[str, str], Line]]:
     """Return the points and lines as markdown, and the lines by series and measure."""
-    rows = ["| series | at | s | CPU s | peak MiB | other work |", "|---" * 6 + "|"]
+    rows = ["| series | at | s | s per HR megavoxel | CPU s | peak MiB | other work |"]
+    rows.append("|---" * 7 + "|")
     lines: dict[tuple[str, str], Line] = {}
     for name, points in series.items():
         values = [medians(taken[point]) for point in points]
         for point, value in zip(points, values, strict=True):
             others = max(usage.others for usage in taken[point])
-            figures = ("–" if isnan(v) else f"{v:.4g}" for v in value.values())
+            figures = ["–" if isnan(v) else f"{v:.4g}" for v in value.values()]
+            figures.insert(1, f"{value['seconds'] / point.cases / point.megavoxels:.3g}")
             cells = [name, f"{point.abscissa(name):.3g}", *figures]
             rows.append("| " + " | ".join([*cells, f"{others:.0%}"]) + " |")
         where = [point.abscissa(name) for point in points]
@@ -239,6 +258,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-o", type=Path, default=Path("scaling.png"), help="plot (scaling.png)")
     parser.add_argument("-series", nargs="+", choices=SERIES, default=list(SERIES))
     parser.add_argument("-lr_size", type=int, default=48, help="LR voxels per axis at first (48)")
+    parser.add_argument("-slices", type=int, nargs="+", default=[100, 200, 400], help="HR slices")
+    parser.add_argument(
+        "-in_plane", type=int, default=512, help="HR voxels of a slice's edge (512)"
+    )
+    parser.add_argument("-lr_tile", type=int, help="tiles of the slices' series (one pass)")
     parser.add_argument("-classes", type=int, nargs="+", default=[2, 15, 30, 60, 118])
     parser.add_argument("-channels", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("-np", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
@@ -253,6 +277,7 @@ def _arguments() -> argparse.Namespace:
         options.lr_size, options.base_features, options.rounds = 16, 8, 1
         options.classes, options.channels = [2, 60, 118], [1, 4]
         options.np, options.cases = [0, 1], 2
+        options.slices, options.in_plane = [8, 16], 32
     return options
 
 

@@ -87,9 +87,7 @@ class Decoder(nn.Module):
             reversed(skips[:-1]), self.transpconvs, self.stages, factors, strict=True
         ):
             feature = torch.cat((transpconv(features[-1]), skip), 1)
-            for (
-                convolution
-            ) in stage.convs:
+            for convolution in stage.convs:
                 feature = convolution(feature)
             features.append(feature if factor is None else feature * factor)
         return features[:0:-1] or features

@@ -15,6 +15,10 @@ OPTIONS = Namespace(
     lr_size=8,
     classes=[2, 118],
     channels=[1, 4],
+    slices=[6, 12, 24],
+    in_plane=16,
+    lr_tile=None,
+    base_features=32,
     np=[0, 2],
     cases=4,
     series=list(scaling.SERIES),
@@ -52,6 +56,9 @@ def test_one_thing_changes_along_a_series():
     assert series["classes"] == [Point(middle.lr_shape, classes=n) for n in (2, 118)]
     assert series["channels"] == [middle, Point(middle.lr_shape, channels=4)]
     assert {point.cases for point in series["threads"]} == {4}
+    assert [point.lr_shape for point in series["slices"]] == [(n, 8, 8) for n in (3, 6, 12)]
+    assert [point.abscissa("slices") for point in series["slices"]] == [6, 12, 24]
+    assert {(p.classes, p.base_features) for p in series["slices"]} == {(25, 16)}
     assert [p.abscissa("volume") for p in series["volume"]] == pytest.approx(
         [8 * 8**3 * n / 1e6 for n in (1, 2, 4, 8, 16)]
     )
@@ -92,7 +99,7 @@ def test_an_unknown_peak_is_no_number():
     assert isnan(scaling.medians([usage])["peak MiB"])
     points = [Point((8, 8, 8)), Point((8, 8, 16))]
     text, lines = tables({"volume": points}, {point: [usage] for point in points})
-    assert "| volume | 0.0041 | 1 | 2 | – | 0% |" in text
+    assert "| volume | 0.0041 | 1 | 244 | 2 | – | 0% |" in text
     assert ("volume", "peak MiB") not in lines
 
 
