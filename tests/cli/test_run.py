@@ -1,10 +1,11 @@
 """A user's mistake is one line and status 1; `--verbose` adds the traceback."""
 
 import argparse
+import gc
 
 import pytest
 
-from srseg.cli.run import run_command
+from srseg.cli.run import quick_imports, run_command
 
 
 def raising(error):
@@ -46,3 +47,14 @@ def test_interrupt_has_its_own_status(capsys):
 
 def test_success_is_zero():
     assert run_command(lambda args: None, argparse.Namespace()) == 0
+
+
+def test_imports_leave_the_garbage_collector_on():
+    assert gc.isenabled()
+    gc.unfreeze()
+    with pytest.raises(ImportError), quick_imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count()  # and what is there is not looked at again
+    gc.unfreeze()

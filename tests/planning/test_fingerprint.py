@@ -68,7 +68,7 @@ def test_it_is_made_without_torch(tiny_copy: Path, nnunet_folders: Path):
     code = (
         "import sys\n"
         "from srseg.planning.fingerprint import extract_fingerprint\n"
-        "extract_fingerprint(901, num_processes=1, show_progress=False)\n"
+        "extract_fingerprint(901, num_processes=2, show_progress=False)\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -101,3 +101,16 @@ def test_counting_makes_no_weights(architecture: dict, monkeypatch: pytest.Monke
     monkeypatch.setattr("srseg.planning.memory_model.build_network", record)
     MemoryModel(7, 11, 8).elements(architecture, PATCH)
     assert {p.device.type for p in made[0].parameters()} == {"meta"}
+
+
+def test_counting_draws_no_weights(architecture: dict, monkeypatch: pytest.MonkeyPatch):
+    """On the meta device torch would import its compiler for it, 2.3 s of every planning."""
+
+    def refuse(*_args, **_options):
+        raise AssertionError("weights were drawn")
+
+    for name in ("randn", "Tensor.normal_"):
+        monkeypatch.setattr(f"torch.{name}", refuse)
+    MemoryModel(5, 9, 8).elements(architecture, PATCH)
+    with pytest.raises(AssertionError, match="weights were drawn"):
+        build_network(architecture, 5, 9)
