@@ -27,7 +27,7 @@ def _plan(args: argparse.Namespace) -> None:
 def plan_dataset(name: str, args: argparse.Namespace) -> None:
     """Plan one dataset by the flags of `plan_flags` and say what came out."""
     with quick_imports():
-        from srseg.planning.stages import plan, summary
+        from srseg.planning.plan import plan, summary
 
     plans = plan(
         name,

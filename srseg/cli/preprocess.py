@@ -35,7 +35,7 @@ def _preprocess(args: argparse.Namespace) -> None:
 def preprocess_dataset(name: str, plans_name: str, args: argparse.Namespace) -> None:
     """Preprocess one dataset by the flags of `preprocess_flags`."""
     with quick_imports():
-        from srseg.planning.stages import preprocess
+        from srseg.planning.preprocessing import preprocess
 
     preprocess(
         name,

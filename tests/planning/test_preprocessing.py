@@ -1,4 +1,4 @@
-"""Plans and preprocessing: each folder preprocessed once, labels copied, names checked."""
+"""Preprocessing and its plans: each folder preprocessed once, labels copied, names checked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from srseg.planning import stages
 from srseg.planning.fingerprint import extract_fingerprint
+from srseg.planning.plan import plan, summary
+from srseg.planning.preprocessing import preprocess
 from srseg.preprocessing.preprocessor import SRSegPreprocessor
 from tests.planning.test_raw_dataset import change_json
 
@@ -20,7 +21,7 @@ from tests.planning.test_raw_dataset import change_json
 def tiny(tiny_copy: Path, nnunet_folders: Path) -> Path:
     """The preprocessed folder of the planned tiny dataset."""
     extract_fingerprint(901, num_processes=1, show_progress=False)
-    stages.plan(901)
+    plan(901)
     return nnunet_folders / "nnUNet_preprocessed/Dataset901_Tiny"
 
 
@@ -37,13 +38,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return calls
 
 
-def preprocess(**options) -> None:
-    stages.preprocess(901, "srsegPlans", show_progress=False, **options)
+def run(**options) -> None:
+    preprocess(901, "srsegPlans", show_progress=False, **options)
 
 
 def test_every_folder_once(tiny: Path, runs: list, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
-        preprocess()
+        run()
     name = "Dataset901_Tiny"
     assert runs == [
         (name, "3d_fullres", "srsegPlans", None, False),
@@ -53,58 +54,58 @@ def test_every_folder_once(tiny: Path, runs: list, caplog: pytest.LogCaptureFixt
 
 
 def test_chosen_configurations_and_processes(tiny: Path, runs: list):
-    preprocess(configurations=["2d", "3d_fullres"], num_processes=[3, 2], clean=True)
+    run(configurations=["2d", "3d_fullres"], num_processes=[3, 2], clean=True)
     assert [run[1:] for run in runs] == [
         ("2d", "srsegPlans", 3, True),
         ("3d_fullres", "srsegPlans", 2, True),
     ]
     runs.clear()
-    preprocess(num_processes=[4])
+    run(num_processes=[4])
     assert {run[3] for run in runs} == {4}
 
 
 def test_configuration_that_is_not_planned_is_left_out(
     tiny: Path, runs: list, caplog: pytest.LogCaptureFixture
 ):
-    stages.plan(901, scale=(2, 1, 1))
-    preprocess(configurations=["2d", "3d_fullres"])
+    plan(901, scale=(2, 1, 1))
+    run(configurations=["2d", "3d_fullres"])
     assert [run[1] for run in runs] == ["3d_fullres"]
     assert "2d is not planned for Dataset901_Tiny; left out." in caplog.text
     with pytest.raises(ValueError, match="2d is not planned for .* planned: 3d_fullres"):
-        preprocess(configurations=["2d"])
+        run(configurations=["2d"])
 
 
 def test_unknown_configuration(tiny: Path, runs: list):
     with pytest.raises(ValueError, match="unknown configuration '3d_lowres'; known: 3d_fullres, "):
-        preprocess(configurations=["3d_fullres", "3d_lowres"])
+        run(configurations=["3d_fullres", "3d_lowres"])
     assert not runs
 
 
 def test_wrong_number_of_processes(tiny: Path, runs: list):
     with pytest.raises(ValueError, match=r"-np takes one number .*: got 2 for 3"):
-        preprocess(num_processes=[1, 2])
+        run(num_processes=[1, 2])
 
 
 def test_plans_are_missing(tiny: Path):
     with pytest.raises(FileNotFoundError, match="no plans 'thick' in .*known: .*srsegPlans"):
-        stages.preprocess(901, "thick")
+        preprocess(901, "thick")
 
 
 def test_labels_are_copied_and_corrected_ones_again(tiny: Path, tiny_copy: Path, runs: list):
-    preprocess()
+    run()
     folder = tiny / "gt_segmentations"
     sources = sorted((tiny_copy / "labelsTr").iterdir())
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path in sources]
     copy = folder / "tiny_1.nii.gz"
     assert copy.read_bytes() == (tiny_copy / "labelsTr/tiny_1.nii.gz").read_bytes()
     unchanged = copy.stat().st_ino
-    preprocess()
+    run()
     assert copy.stat().st_ino == unchanged
     corrected = tiny_copy / "labelsTr/tiny_1.nii.gz"
     shutil.copyfile(tiny_copy / "labelsTr/tiny_2.nii.gz", corrected)
     older = copy.stat().st_mtime - 10  # as unzip and cp -p leave it
     os.utime(corrected, (older, older))
-    preprocess()
+    run()
     assert copy.read_bytes() == corrected.read_bytes()
 
 
@@ -121,7 +122,7 @@ def test_labels_of_listed_files_get_the_cases_name(tiny: Path, tiny_copy: Path, 
     (tiny_copy / "labelsTr/tiny_1.nii.gz").rename(tiny_copy / "labelsTr/other.nii.gz")
     listed["tiny_1"]["label"] = "labelsTr/other.nii.gz"
     change_json(tiny_copy, dataset=listed)
-    preprocess()
+    run()
     names = {path.name for path in (tiny / "gt_segmentations").iterdir()}
     assert names == {*(f"tiny_{i}.nii.gz" for i in range(5)), "tiny_0.json"}
 
@@ -139,9 +140,9 @@ def test_verify_reads_the_cases_again(tiny: Path, tiny_copy: Path):
 
 def test_summary_speaks_the_readers_order(tiny: Path):
     plans = json.loads((tiny / "srsegPlans.json").read_text())
-    lines = stages.summary(plans)
+    lines = summary(plans)
     assert lines[0].startswith("Plans of Dataset901_Tiny (")
     assert any("3d_fullres: scale 1 x 2 x 2, LR patch" in line for line in lines)
     assert any("  scale: 2 along axes" in line for line in lines)
-    plans = stages.plan(901, scale=(1, 1, 2), hr_spacing=(1.0, 1.0, 1.0))
-    assert any("axes of scale and patch: X, Z, Y of the files" in s for s in stages.summary(plans))
+    plans = plan(901, scale=(1, 1, 2), hr_spacing=(1.0, 1.0, 1.0))
+    assert any("axes of scale and patch: X, Z, Y of the files" in s for s in summary(plans))
