@@ -23,7 +23,17 @@ import untrained
 
 RECORD = Path(__file__).parent / "recorded_ratios.json"
 LEAST_SHARE = 0.7  # of a recorded ratio
-WORK = ("lr_size", "tile", "base_features", "hr_width", "labels", "dtype", "np", "threads")
+WORK = (
+    "lr_size",
+    "tile",
+    "lr_tile",
+    "base_features",
+    "hr_width",
+    "labels",
+    "dtype",
+    "np",
+    "threads",
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -35,7 +45,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-dtype", default="shipped", choices=("shipped", "fp32", "bf16"))
     parser.add_argument("-threads", type=int, default=2, help="OpenMP threads of both (2)")
     parser.add_argument("-rounds", type=int, default=3)
-    fixed = {"tile": None, "hr_width": 16, "labels": 2, "np": 1, "c": untrained.CONFIGURATION}
+    fixed = {
+        "tile": None,
+        "lr_tile": None,
+        "hr_width": 16,
+        "labels": 2,
+        "np": 1,
+        "c": untrained.CONFIGURATION,
+    }
     parser.set_defaults(**fixed)
     return parser.parse_args()
 
