@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,12 @@ class Predictor:
         chosen_settings = PredictionSettings(**settings)  # a wrong name fails before files are read
         model = open_model(folder, folds, checkpoint_name=checkpoint_name)
         network = rebuilt_network(model)
-        one_fold = len(model.weights) == 1  # the network has its weights: no second copy is kept
         predictor = cls(
             network,
             model.plans_manager,
             model.configuration_manager,
             model.dataset_json,
-            weights=None if one_fold else model.weights,
+            weights=model.weights if len(model.weights) > 1 else None,  # one: the network has it
             mirroring_axes=model.mirroring_axes,
             settings=chosen_settings,
         )
@@ -164,14 +164,8 @@ class Predictor:
         """
         lr_image = check_channels(lr_image, self.num_channels)
         num_heads = self.label_manager.num_segmentation_heads
-        return with_source(
-            self._forward,
-            lr_image,
-            self._weights,
-            num_heads,
-            lambda source: gathered(source, num_heads),
-            one_pass,
-        )
+        whole = partial(gathered, num_heads=num_heads)
+        return with_source(self._forward, lr_image, self._weights, num_heads, whole, one_pass)
 
     @torch.inference_mode()
     def predict_to_native_grid(
