@@ -19,12 +19,12 @@ from srseg.geometry.grid import Grid
 from srseg.images.checks import (
     case_name,
     check_case,
-    declared_labels,
     describe_grid,
     grid_difference,
     read_images,
     read_segmentation,
 )
+from srseg.images.labels import declared_labels
 from tests.images.readers import (
     ORIGIN_XYZ,
     SHAPE,
