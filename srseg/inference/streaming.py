@@ -46,7 +46,7 @@ def stream_case(
         RuntimeError: if the network answers with NaN or infinite values.
     """
 
-    def stream(source: Source) -> Prediction:
+    def stream(source: Source, _: torch.device) -> Prediction:
         return stream_to_native_grid(source, hr_properties, plans_manager, label_manager)
 
     return with_source(forward, lr_image, weights, label_manager.num_segmentation_heads, stream)
@@ -57,10 +57,10 @@ def with_source(
     lr_image: torch.Tensor,
     weights: Sequence[Weights],
     num_heads: int,
-    use: Callable[[Source], Result],
+    use: Callable[[Source, torch.device], Result],
     one_pass: bool | None = None,
 ) -> Result:
-    """Return `use(source)` of a case, tried more sparingly where memory fails.
+    """Return `use(source, result_device)` of a case, tried more sparingly where memory fails.
 
     Args:
         forward: of the network.
@@ -73,13 +73,19 @@ def with_source(
 
     def compute(whole: bool, device: torch.device) -> Result:
         options = {"num_heads": num_heads, "whole": whole, "device": device}
-        return use(open_source(forward, lr_image, weights, **options))
+        return use(open_source(forward, lr_image, weights, **options), device)
 
     return forward.within_memory(compute, one_pass)
 
 
-def gathered(source: Source, num_heads: int) -> Stack:
-    """Return logits (K, Z, Y, X) and SR image (C, Z, Y, X) of a whole case, box after box."""
+def gathered(source: Source, device: torch.device, num_heads: int) -> Stack:
+    """Return logits (K, Z, Y, X) and SR image (C, Z, Y, X) of a whole case, box after box.
+
+    Args:
+        source: of the case.
+        device: where they are kept; what exists already stays where it is.
+        num_heads: channels K of the logits.
+    """
     if isinstance(source, WholeStack):
         return source.stack
     logits: torch.Tensor | None = None
@@ -87,9 +93,9 @@ def gathered(source: Source, num_heads: int) -> Stack:
     for box in boxes_of(source, source.shape, num_heads):
         part = source.box(box)
         if logits is None:
-            logits = part.logits.new_empty(num_heads, *source.shape)
+            logits = torch.empty(num_heads, *source.shape, device=device)
             if part.sr_image is not None:
-                sr_image = part.sr_image.new_empty(len(part.sr_image), *source.shape)
+                sr_image = torch.empty(len(part.sr_image), *source.shape, device=device)
         logits[(..., *box)] = part.logits
         if sr_image is not None:
             sr_image[(..., *box)] = part.sr_image
