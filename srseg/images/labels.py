@@ -8,9 +8,7 @@ from typing import Any
 
 def declared_labels(dataset_json: Mapping[str, Any]) -> set[int]:
     """Return every label value that dataset.json declares: those in regions and "ignore" too."""
-    values = dataset_json["labels"].values()
-    groups = (v if isinstance(v, list | tuple) else (v,) for v in values)
-    return {int(value) for group in groups for value in group}
+    return set(_flat(dataset_json["labels"]))
 
 
 def check_labels(dataset_json: Mapping[str, Any]) -> None:
@@ -32,7 +30,7 @@ def check_labels(dataset_json: Mapping[str, Any]) -> None:
     if ignore is not None:
         if not isinstance(ignore, int):
             raise ValueError(f"ignore must be one whole number, got {ignore!r}")
-        if ignore != max(declared) or [*_flat(labels)].count(ignore) > 1:
+        if ignore != max(declared) or _flat(labels).count(ignore) > 1:
             raise ValueError(
                 f"ignore must be the highest value and no other label's, got {ignore} among "
                 f"{_listed(declared)}"
@@ -48,7 +46,7 @@ def _check_regions(labels: Mapping[str, Any], order: Any) -> None:
     regions = [
         name
         for name, values in labels.items()
-        if name != "ignore" and {*_flat({name: values})} != {0}
+        if name != "ignore" and set(_flat({name: values})) != {0}
     ]
     got = len(order) if isinstance(order, list | tuple) else order
     if got != len(regions):
