@@ -59,6 +59,7 @@ def trainer_state(trainer: SRSegTrainer) -> dict[str, Any]:
         "init_args": trainer.my_init_kwargs,
         "trainer_name": type(trainer).__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+        "procedure_state": trainer.procedure_state(),  # beside the network: no prediction needs it
         "srseg": {
             "version": __version__,
             "method": trainer.method.to_json(),
@@ -114,6 +115,7 @@ def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> Non
     trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
     if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+    trainer.load_procedure_state(checkpoint.get("procedure_state", {}))
     trainer.logger.load_checkpoint(checkpoint["logging"])
     trainer._best_ema = checkpoint["_best_ema"]
     trainer.current_epoch = checkpoint["current_epoch"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from srseg.inference.model_folder import load_checkpoint
 from srseg.inference.records import shaping
 from srseg.plans.comparison import differing_keys
+from srseg.training.method import PROCEDURE_BLOCKS
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -105,12 +106,9 @@ def check_same_batches(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> 
             f"the checkpoint is of fold {fold} and cannot be continued as fold {trainer.fold}, "
             "whose validation cases it has been trained on."
         )
-    for what, key in (
-        ("augmentation", "augmentation"),
-        ("share of unlabelled cases", "unlabelled"),
-        ("guidance", "guidance"),
-        ("order of phases", "phases"),
-    ):
+    blocks = {"augmentation": "augmentation", "unlabelled": "share of unlabelled cases"}
+    blocks |= {"guidance": "guidance"} | PROCEDURE_BLOCKS
+    for key, what in blocks.items():
         before, now = own["method"].get(key, {}), getattr(trainer.method, key)
         differences = differing_keys(before, now)
         if differences:

@@ -19,10 +19,15 @@ from srseg.training.phases import phases_from_json
 METHODS_FOLDER = Path(__file__).parent / "methods"
 INPUTS = ("lr", "hr")
 TOPOLOGIES = ("lr", "hr")
-# each read by one kind of trainer and by no other
-PROCEDURE_BLOCKS = ("phases",)
+# each read by one kind of trainer and by no other; what it holds, in words
+PROCEDURE_BLOCKS = {
+    "phases": "order of phases",
+    "adversarial": "adversarial block",
+    "bilevel": "bi-level block",
+    "one_shot": "one-shot block",
+}
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
-_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "phases", "guidance")
+_OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "guidance")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Method:
         unlabelled: empty for labelled cases only, or `fraction`, the share of a batch's samples
             that show cases without labels.
         phases: of an alternating training, see `srseg.training.phases`; empty for one phase.
+        adversarial, bilevel, one_shot: of the trainers with those procedures, which read them.
         guidance: of a network that takes an HR crop: `policy`, `fraction`, `drop_probability` and,
             for the policy "box", `box`, as `GuidanceCutter` takes them; empty for none.
         description: one sentence for people.
@@ -55,6 +61,9 @@ class Method:
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, Any] = field(default_factory=dict)
+    adversarial: Mapping[str, Any] = field(default_factory=dict)
+    bilevel: Mapping[str, Any] = field(default_factory=dict)
+    one_shot: Mapping[str, Any] = field(default_factory=dict)
     guidance: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
 
@@ -62,7 +71,8 @@ class Method:
         """Return the file's content; `method_from_json` inverts it exactly."""
         keys = ("name", "description", "trainer", "input", "network", "losses", "optimizer")
         content = {key: getattr(self, key) for key in (*keys, "augmentation")}
-        own = {"unlabelled": self.unlabelled, "phases": self.phases, "guidance": self.guidance}
+        blocks = ("unlabelled", *PROCEDURE_BLOCKS, "guidance")
+        own = {key: getattr(self, key) for key in blocks}
         return content | {key: value for key, value in own.items() if value}
 
 
@@ -74,11 +84,12 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
             named in the message.
     """
     missing = [key for key in _REQUIRED if key not in content]
-    unknown = sorted(set(content) - set(_REQUIRED) - set(_OPTIONAL))
+    optional = (*_OPTIONAL, *PROCEDURE_BLOCKS)
+    unknown = sorted(set(content) - set(_REQUIRED) - set(optional))
     if missing or unknown:
         raise ValueError(
             f"{source} lacks {missing or 'nothing'} and has unknown keys {unknown or 'none'}; "
-            f"required: {', '.join(_REQUIRED)}; optional: {', '.join(_OPTIONAL)}."
+            f"required: {', '.join(_REQUIRED)}; optional: {', '.join(optional)}."
         )
     _check_kinds(content, source)
     method = Method(**content)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
+GRADIENT_CLIP = 12.0
 _BUILDERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], frozenset[str]]] = {
     "sgd": (torch.optim.SGD, frozenset({"momentum", "nesterov"})),
     "adam": (torch.optim.Adam, frozenset({"betas"})),
@@ -65,3 +67,34 @@ def learning_rate_at(progress: float, options: Mapping[str, Any]) -> float:
     if progress < warmup:
         return decayed * max(progress / warmup, 1e-3)
     return decayed
+
+
+def descend(
+    loss: torch.Tensor,
+    parameters: Iterable[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+    *,
+    check: Callable[[torch.Tensor], object],
+) -> None:
+    """Do one step: gradients of `loss`, clipped to nnU-Net's norm, then the optimiser.
+
+    Args:
+        loss: a number with a graph.
+        parameters: whose gradients are clipped together: those of `optimizer`.
+        optimizer: its gradients are empty.
+        scaler: of float16; it skips steps whose gradient is not finite.
+        check: without a scaler, is given the gradient's norm before the weights change; raises
+            where it is not finite.
+    """
+    parameters = list(parameters)
+    if scaler is not None:
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
+        scaler.step(optimizer)
+        scaler.update()
+        return
+    loss.backward()
+    check(nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP))
+    optimizer.step()

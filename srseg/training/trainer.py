@@ -40,7 +40,7 @@ from srseg.training.guidance import GuidanceCutter
 from srseg.training.losses.joint import JointLoss, LossContext
 from srseg.training.method import PROCEDURE_BLOCKS, Method, load_method
 from srseg.training.online_metrics import dice_counts, epoch_scores, squared_errors
-from srseg.training.optimizer import build_optimizer, learning_rate_at
+from srseg.training.optimizer import build_optimizer, descend, learning_rate_at
 from srseg.training.profile import Profile, profile_for
 from srseg.training.progress_log import ProgressLog
 from srseg.training.randomness import fold_number, generator_of, stream_number
@@ -50,7 +50,6 @@ from srseg.training.validation import ValidationRequest, validate
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-GRADIENT_CLIP = 12.0
 SECONDS_BETWEEN_SAVES = 120.0
 
 
@@ -342,17 +341,13 @@ class SRSegTrainer(nnUNetTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         loss, terms = self._training_loss(batch)
         values = self._check_finite(loss, terms, cases)
-        if self.grad_scaler is not None:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
-        else:
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-            self._check_finite(norm, terms, cases, what="gradient")  # the scaler skips such steps
-            self.optimizer.step()
+        descend(
+            loss,
+            self.network.parameters(),
+            self.optimizer,
+            self.grad_scaler,
+            check=lambda norm: self._check_finite(norm, terms, cases, what="gradient"),
+        )
         return {"loss": float(loss.detach()), "terms": values}
 
     def _check_finite(
@@ -465,6 +460,13 @@ class SRSegTrainer(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return
         save_atomically(trainer_state(self), filename)
+
+    def procedure_state(self) -> dict[str, Any]:
+        """Return what else continues the training: further networks, optimisers, scalers."""
+        return {}
+
+    def load_procedure_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `procedure_state` returned; the trainer is initialised."""
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Continue from a checkpoint: weights, optimiser, logs, epoch and step.
