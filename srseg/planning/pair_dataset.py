@@ -286,7 +286,7 @@ def _write(
             target.rename(replaced)
         try:
             unfinished.rename(target)
-        except OSError:
+        except BaseException:
             if replaced.exists():
                 replaced.rename(target)
             raise

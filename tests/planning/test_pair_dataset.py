@@ -158,6 +158,24 @@ def test_an_interrupted_run_keeps_the_dataset_that_was_there(folders, raw_root, 
     assert [path.name for path in raw_root.iterdir()] == [NAME]
 
 
+def test_where_the_new_one_cannot_be_put_the_old_one_stays(folders, raw_root, monkeypatch):
+    old = raw_root / NAME
+    old.mkdir()
+    (old / "mine").touch()
+    rename = type(old).rename
+
+    def fail(path, target):
+        if path.suffix == ".tmp":
+            raise PermissionError("the folder cannot be renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(old), "rename", fail)
+    with pytest.raises(PermissionError):
+        convert(folders, raw_root)
+    assert (old / "mine").exists()
+    assert [path.name for path in raw_root.iterdir()] == [NAME]
+
+
 def test_formats_without_geometry(tmp_path, raw_root):
     import tifffile
 
