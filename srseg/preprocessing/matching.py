@@ -53,7 +53,8 @@ def match_by_name(sides: Mapping[str, Sequence[Path]]) -> dict[str, Named]:
     """Return the files of every side by case.
 
     A name such as `a_0001` may be the second channel of case `a` or a case of its own. Each side
-    is read the one way or the other, whichever gives the most cases that all share.
+    is read the one way or the other, whichever gives the most cases that all share; a side alone
+    has channels where their numbers begin at 0.
 
     Args:
         sides: what a side is called in messages -> its image files.
@@ -131,4 +132,5 @@ def _likelihood(found: Sequence[Named]) -> tuple[int, int]:
         all(files[0].name.startswith((f"{case}_0000", f"{case}.")) for case, files in some.items())
         for some in found
     )
-    return len(set.intersection(*map(set, found))), sum(begin_at_0)
+    shared = len(set.intersection(*map(set, found))) if len(found) > 1 else 0
+    return shared, sum(begin_at_0)
