@@ -80,10 +80,18 @@ def body(points: np.ndarray) -> np.ndarray:
 
 
 def scans(
-    motion: Motion, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    motion: Motion,
+    contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+    *,
+    moved_by_mm: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> tuple[sitk.Image, sitk.Image]:
-    """Return the fixed scan and the moving one, which has another `contrast`."""
-    fixed, moving = empty(*FIXED), empty(*MOVING)
+    """Return the fixed scan and the moving one, which has another `contrast`.
+
+    The moving scan's field of view lies `moved_by_mm` further, as where it follows the body.
+    """
+    size, spacing, angles_deg, middle_xyz = MOVING
+    fixed = empty(*FIXED)
+    moving = empty(size, spacing, angles_deg, np.add(middle_xyz, moved_by_mm))
     return (
         filled(fixed, body(voxel_points(fixed)).astype(np.float32)),
         filled(moving, contrast(body(motion.back(voxel_points(moving)))).astype(np.float32)),

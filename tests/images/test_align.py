@@ -49,7 +49,7 @@ def test_points_give_the_motion_exactly(count):
 
 def test_points_go_by_name_and_what_one_side_lacks_is_left_out():
     fixed = named(POINTS) | {"only here": np.full(3, 500.0)}
-    moving = dict(reversed(named(MOTION(POINTS)).items()))
+    moving = dict(reversed(named(MOTION(POINTS)).items())) | {"or there": np.zeros(3)}
     fit = fit_points(fixed, moving)
     assert fit.num_points == 6
     assert errors_mm(fit.transform, MOTION).max() < 1e-6

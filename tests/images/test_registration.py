@@ -27,6 +27,18 @@ def test_a_known_motion_is_found(metric, contrast):
     assert errors_mm(found.transform, MOTION).max() < TOLERANCE_MM
 
 
+def test_the_best_of_several_starts_goes_on():
+    shift_mm = (35.0, -20.0, 20.0)  # too far for the headers to be a start
+    motion = Motion((6, -8, 10), shift_mm)
+    pair = scans(motion, other_contrast, moved_by_mm=shift_mm)
+    by_headers = register(*pair, RegistrationOptions(start="world"))
+    assert errors_mm(by_headers.transform, motion).max() > 20
+    found = register(*pair)
+    assert errors_mm(found.transform, motion).max() < TOLERANCE_MM
+    assert found.start in ("geometry", "moments")
+    assert found.metric < by_headers.metric
+
+
 def test_twice_gives_the_same():
     fixed, moving = scans(MOTION)
 
