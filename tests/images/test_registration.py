@@ -7,7 +7,18 @@ import pytest
 import SimpleITK as sitk
 
 from srseg.images.registration import RegistrationOptions, register
-from tests.images.moved_volumes import FIXED, Motion, empty, errors_mm, filled, scans
+from tests.images.moved_volumes import (
+    FIXED,
+    MOVING,
+    Motion,
+    body,
+    empty,
+    errors_mm,
+    filled,
+    rotation,
+    scans,
+    voxel_points,
+)
 
 MOTION = Motion((6, -8, 10), (5.0, -4.0, 6.0))
 TOLERANCE_MM = 0.1 * min(FIXED[1])  # a tenth of the fixed scan's smallest voxel edge
@@ -81,6 +92,19 @@ def test_two_coordinate_systems_need_a_start_that_says_so():
         found = register(fixed, moving, RegistrationOptions(metric="correlation", start=start))
         assert errors_mm(found.transform, far).max() < TOLERANCE_MM
         assert found.start == start
+
+
+@pytest.mark.parametrize("metric", ["mi", "correlation"])
+def test_a_sliver_of_overlap_is_no_registration(metric):
+    fixed, _ = scans(Motion((0, 0, 0), (0, 0, 0)))
+    beside = rotation(FIXED[2]) @ np.array((57.0, 0, 0))
+    moving = empty(MOVING[0], MOVING[1], FIXED[2], beside)
+    moving = filled(moving, body(voxel_points(moving)).astype(np.float32))
+    options = RegistrationOptions(metric=metric, start="world", iterations=1)
+    with pytest.raises(
+        ValueError, match="only 8% of the smaller field of view overlap, at least 10%"
+    ):
+        register(fixed, moving, options)
 
 
 def test_a_constant_image_is_refused():
