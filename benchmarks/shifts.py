@@ -87,7 +87,7 @@ class Scanner:
             spacing: mm (z, y, x).
             case: its name, which decides what is random.
         """
-        image = torch.from_numpy(np.ascontiguousarray(lr_image, dtype=np.float32)).clone()
+        image = torch.from_numpy(np.ascontiguousarray(lr_image, dtype=np.float32))
         generator = seeded(self.seed, self.kind, case)
         no_signal = image.amin((1, 2, 3), keepdim=True)
         background = image == no_signal  # masked air stays: cropping looks for it

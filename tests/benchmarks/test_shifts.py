@@ -49,6 +49,14 @@ def test_the_seed_is_the_scanner_and_the_name_the_case(kind):
         assert np.abs(first - of_other_case).mean() < 0.5 * np.abs(first - image).mean()
 
 
+def test_scanners_differ_in_what_all_their_cases_share():
+    scanners = [Scanner("all", seed=seed) for seed in range(12)]
+    assert {scanner.sharp_axis for scanner in scanners} == {0, 1, 2}
+    gammas = [np.exp(scanner.log_gamma) for scanner in scanners]
+    assert all(0.5 <= gamma <= 0.6 or 1.69 <= gamma <= 2 for gamma in gammas)
+    assert min(gammas) < 1 < max(gammas)
+
+
 def curve_of(kind):
     """Return sorted input values and what they became."""
     image = textured()
