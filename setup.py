@@ -18,6 +18,8 @@ COMMANDS = (
     "train",
     "predict",
     "simulate",
+    "convert_pairs",
+    "align",
     "evaluate",
     "compare",
     "doctor",

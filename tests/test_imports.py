@@ -26,6 +26,8 @@ COMMANDS = (
     "train",
     "predict",
     "simulate",
+    "convert_pairs",
+    "align",
     "evaluate",
     "compare",
     "doctor",

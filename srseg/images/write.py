@@ -98,7 +98,7 @@ def write_image(
             f"({file_truncated.name})."
         )
     channels_a_file = len(array) // num_files
-    with _written_beside(file_truncated.parent) as folder:
+    with written_beside(file_truncated.parent) as folder:
         names = [f"{file_truncated.name}_{i:04d}{file_ending}" for i in range(num_files)]
         for i, name in enumerate(names):
             held = slice(i * channels_a_file, (i + 1) * channels_a_file)
@@ -141,7 +141,7 @@ def write_segmentation(
         raise ValueError(f"a segmentation must be (Z, Y, X), got shape {segmentation.shape}.")
     file = Path(file)
     writer = reader_writer() if isinstance(reader_writer, type) else reader_writer
-    with _written_beside(file.parent) as folder:
+    with written_beside(file.parent) as folder:
         write_at_level(
             lambda path: writer.write_seg(segmentation, str(path), dict(properties)),
             folder / file.name,
@@ -207,7 +207,7 @@ def _one_line(error: Exception) -> str:
 
 
 @contextmanager
-def _written_beside(folder: Path) -> Iterator[Path]:
+def written_beside(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; what stands in it at the end is renamed into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as temporary:
