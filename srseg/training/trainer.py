@@ -188,8 +188,9 @@ class SRSegTrainer(nnUNetTrainer):
         axes = tuple(range(len(manager.patch_size)))
         self.inference_allowed_mirroring_axes = axes if flips else None
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if self.is_ddp else (0, 1)
+        datasets = self.get_tr_and_val_datasets()
         return fold_batches(
-            self.get_tr_and_val_datasets(),
+            datasets,
             manager,
             self.method,
             profile=self.profile,
@@ -197,6 +198,7 @@ class SRSegTrainer(nnUNetTrainer):
             modality=self.plans_manager.plans["modality"],
             pin_memory=self.device.type == "cuda",
             unlabelled=unlabelled_dataset(self.preprocessed_dataset_folder, self.method),
+            parts=self._training_parts(datasets[0]),
             label_manager=self.label_manager,
             batch_size=self.batch_size,
             samples=samples_of_rank(self.batch_size, rank, world_size),
@@ -205,6 +207,10 @@ class SRSegTrainer(nnUNetTrainer):
             seed=self.seed,
             fold=self.fold,
         )
+
+    def _training_parts(self, dataset: SRSegDataset) -> Mapping[str, SRSegDataset] | None:
+        """Return the parts of the training cases that a step sees side by side; None for one."""
+        return None
 
     def unwrapped_network(self) -> nn.Module:
         """Return the network without DDP and compile wrappers."""
