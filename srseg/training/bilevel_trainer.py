@@ -42,7 +42,7 @@ class SRSegTrainerBilevel(SRSegTrainer):
         """
         if not method.bilevel:
             raise ValueError(
-                f"method '{method.name}' has no block 'bilevel', which {type(self).__name__} needs."
+                f"method '{method.name}' has no block 'bilevel', which a bi-level trainer needs."
             )
         if method.unlabelled:
             raise ValueError(

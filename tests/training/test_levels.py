@@ -17,7 +17,7 @@ CASES = [f"case{number}" for number in range(11)]
 
 def test_a_block_is_read_and_has_defaults():
     levels = levels_from_json(BLOCK, "here")
-    assert levels.losses == {"lower": {"dice_ce": {"weight": 1.0}}, "upper": {"sr_l1": {"weight": 2.0}}}  # fmt: skip
+    assert levels.losses == {level: BLOCK[level]["losses"] for level in ("lower", "upper")}
     assert (levels.epsilon, levels.fraction) == (1e-6, 0.3)
     short = levels_from_json({key: BLOCK[key] for key in ("lower", "upper")}, "here")
     assert (short.epsilon, short.fraction) == (1e-8, 0.5)
