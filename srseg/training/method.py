@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from srseg.plans.stock import STOCK_TRAINER
+from srseg.training.adversarial_options import adversarial_from_json
 from srseg.training.phases import phases_from_json
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
@@ -117,6 +118,8 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
     _check_guidance(method.guidance, source)
     if method.phases:
         phases_from_json(method.phases, source)
+    if method.adversarial:
+        adversarial_from_json(method.adversarial, source)
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method

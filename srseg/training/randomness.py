@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 # training and validation draw independently; a number, once given, stays: it is part of the seed
-_STREAMS = {"training": 0, "validation": 1, "guidance": 2}
+_STREAMS = {"training": 0, "validation": 1, "guidance": 2, "discriminator": 3}
 # stands for the fold "all"; no cross-validation has that many folds
 _FOLD_ALL = 2**16
 
@@ -46,7 +46,9 @@ def fold_number(fold: int | str) -> int:
 
 
 def stream_number(stream: str) -> int:
-    """Return the number of a stream of draws: "training" or "validation" batches, "guidance".
+    """Return the number of a stream of draws.
+
+    Of "training" or "validation" batches, "guidance", or the first weights of a "discriminator".
 
     Raises:
         ValueError: for any other name.
