@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from srseg.plans.stock import STOCK_TRAINER
+from srseg.training.adversarial_options import adversarial_from_json
 from srseg.training.levels import levels_from_json
 from srseg.training.phases import phases_from_json
 
@@ -26,6 +27,11 @@ PROCEDURE_BLOCKS = {
     "adversarial": "adversarial block",
     "bilevel": "bi-level block",
     "one_shot": "one-shot block",
+}
+_BLOCK_READERS = {
+    "phases": phases_from_json,
+    "adversarial": adversarial_from_json,
+    "bilevel": levels_from_json,
 }
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
 _OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "guidance")
@@ -117,10 +123,9 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
     if not method.losses:
         raise ValueError(f"{source}: losses is empty; give at least one term.")
     _check_guidance(method.guidance, source)
-    if method.phases:
-        phases_from_json(method.phases, source)
-    if method.bilevel:
-        levels_from_json(method.bilevel, source)
+    for block, read in _BLOCK_READERS.items():
+        if getattr(method, block):
+            read(getattr(method, block), source)
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method

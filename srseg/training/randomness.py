@@ -18,6 +18,7 @@ _STREAMS = {
     "training": 0,
     "validation": 1,
     "guidance": 2,
+    "discriminator": 3,
     # of a bi-level training: the batches of its levels, and which cases each sees
     "lower": 10,
     "upper": 11,
@@ -54,7 +55,9 @@ def fold_number(fold: int | str) -> int:
 
 
 def stream_number(stream: str) -> int:
-    """Return the number of a stream of draws, for example "training" or "validation" batches.
+    """Return the number of a stream of draws.
+
+    Such as "training" or "validation" batches, or the first weights of a "discriminator".
 
     Raises:
         ValueError: for any other name.

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 
 ADVERSARIAL_LOSSES = ("least_squares", "hinge")
+# the least that a discriminator loses which cannot tell real from made
+CHANCE = {"least_squares": 0.25, "hinge": 1.0}
 _Scores = torch.Tensor
 
 
