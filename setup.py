@@ -20,6 +20,7 @@ COMMANDS = (
     "simulate",
     "evaluate",
     "compare",
+    "adapt",
     "doctor",
     "demo",
 )

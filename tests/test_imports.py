@@ -28,6 +28,7 @@ COMMANDS = (
     "simulate",
     "evaluate",
     "compare",
+    "adapt",
     "doctor",
     "demo",
 )
