@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from torch import nn
 
 from srseg.inference.histogram import match_table
@@ -155,6 +156,8 @@ class Adapter:
     def adapt(self, image: np.ndarray) -> np.ndarray:
         """Return a raw image (C, Z, Y, X) in the look of the source domain, float32.
 
+        What lies outside nnU-Net's non-zero mask stays 0.
+
         Args:
             image: raw, in the reader's axis order, finite.
 
@@ -167,8 +170,9 @@ class Adapter:
                 f"the adapter takes {self.num_channels} channel(s) (C, Z, Y, X), got an image of "
                 f"shape {image.shape}."
             )
+        image = image.astype(np.float32)
         if self.is_identity:
-            return image.astype(np.float32)
+            return image
         own = [body_map(channel) for channel in image]
         normalised = apply_maps(image, own)
         if self._translator is None:
@@ -179,7 +183,10 @@ class Adapter:
             raise RuntimeError("the adapter answered with NaN or infinite values.")
         frame = self.description.source_frame
         back = own if self.description.units == "input" else [IntensityMap(*m) for m in frame]
-        return np.stack([m.invert(channel) for m, channel in zip(back, adapted, strict=True)])
+        raw = np.stack([m.invert(channel) for m, channel in zip(back, adapted, strict=True)])
+        # preprocessing crops to this mask, and may take its statistics from inside it
+        raw[:, ~create_nonzero_mask(image)] = 0
+        return raw
 
     def _matched(self, image: np.ndarray, normalised: np.ndarray) -> np.ndarray:
         """Return each channel with the body's histogram of the source domain."""

@@ -38,7 +38,7 @@ class Shape:
 
     num_channels: int
     num_axes: int
-    widths: tuple[int, ...] = (16, 32, 32)
+    widths: tuple[int, ...] = (8, 16, 32)
     strides: tuple[tuple[int, ...], ...] = field(default=((2, 2, 2), (2, 2, 2)))
     norm: str = "none"
     num_blocks: int = 1

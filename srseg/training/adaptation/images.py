@@ -106,7 +106,7 @@ def read_folder(folder: Path) -> Domain:
     for case in list_cases(folder, ending):
         image, properties = read_images(reader(), case.files)
         check_case(image, properties, case.files, num_channels=len(image))
-        volumes.append(_volume(case.name, image))
+        volumes.append(volume_of(case.name, image))
     return _domain(str(folder), volumes, reader)
 
 
@@ -123,7 +123,7 @@ def _simulated(folder: Path, plans_name: str, configuration: str) -> Domain:
         check_case(image, properties, files.images, num_channels=len(image), scale=scale)
         managers = (plans_manager, configuration_manager)
         lr_image = simulate_native(image, properties["spacing"], *managers)
-        volumes.append(_volume(case, lr_image))
+        volumes.append(volume_of(case, lr_image))
     return _domain(folder.name, volumes, reader)
 
 
@@ -139,7 +139,8 @@ def _domain(name: str, volumes: Sequence[Volume], reader: type[BaseReaderWriter]
     return Domain(name, list(volumes), reader)
 
 
-def _volume(case: str, image: np.ndarray) -> Volume:
+def volume_of(case: str, image: np.ndarray) -> Volume:
+    """Return a raw image (C, Z, Y, X) in the frame of its own body."""
     image = image.astype(np.float32)
     maps = [body_map(channel) for channel in image]
     bodies = np.stack([body_mask(channel) for channel in image])

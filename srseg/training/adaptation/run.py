@@ -31,7 +31,7 @@ from srseg.training.adaptation.trainer import LATEST_CHECKPOINT, AdapterTrainer,
 logger = logging.getLogger(__name__)
 
 DEFAULT_PATCH = (16, 32, 32)
-_WIDTHS = {"vama": (16, 32, 32), "munit": (16, 32), "unit": (16, 32)}  # others as vama
+_WIDTHS = {"munit": (16, 32), "unit": (16, 32)}
 _NORMS = {"munit": "instance"}
 _FEWEST_AFTER_STRIDE = 4  # voxels of the patch
 
@@ -178,7 +178,7 @@ def _network_of(
     num_axes = len(request.patch_size)
     shapes = np.array([v.image.shape[1:] for d in (source, target) for v in d.volumes])
     largest = shapes.max(axis=0)[-num_axes:]
-    widths = _WIDTHS.get(request.method, _WIDTHS["vama"])
+    widths = _WIDTHS.get(request.method, (8, 16, 32))
     patch = [int(min(n, most)) for n, most in zip(request.patch_size, largest, strict=True)]
     strides, rest = [], list(patch)
     for _ in widths[1:]:
