@@ -54,6 +54,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="voxels Z Y X, or Y X for a network of slices (16 32 32; less in small images)",
     )
+    add("-learning_rate", type=float, default=2e-4, metavar="R", help="at the beginning (0.0002)")
     add("-seed", type=int, default=0, help="of weights and batches (0)")
     add(
         "-units",
@@ -120,6 +121,7 @@ def _train(args: argparse.Namespace) -> int:
         budget_minutes=args.time_budget,
         batch_size=args.batch_size,
         patch_size=tuple(args.patch_size),
+        learning_rate=args.learning_rate,
         seed=args.seed,
         device=args.device,
         continue_training=args.continue_training,

@@ -49,6 +49,7 @@ class AdaptationRequest:
         budget_minutes: training time instead.
         batch_size: patches of each domain a step.
         patch_size: voxels (Z, Y, X), or (Y, X) for a network of slices.
+        learning_rate: at the beginning.
         seed: of weights and batches.
         device: "auto", "cuda", "cpu" or "mps".
         continue_training: go on where a training of the same request stopped.
@@ -66,6 +67,7 @@ class AdaptationRequest:
     budget_minutes: float | None = None
     batch_size: int = 2
     patch_size: tuple[int, ...] = DEFAULT_PATCH
+    learning_rate: float = 2e-4
     seed: int = 0
     device: str = "auto"
     continue_training: bool = False
@@ -84,6 +86,8 @@ class AdaptationRequest:
                 f"-num_steps and -batch_size must be at least 1 and -seed at least 0, got "
                 f"{self.num_steps}, {self.batch_size} and {self.seed}."
             )
+        if not self.learning_rate > 0:
+            raise ValueError(f"-learning_rate must be above 0, got {self.learning_rate:g}.")
         if self.budget_minutes is not None and not self.budget_minutes > 0:
             raise ValueError(f"-time_budget must be above 0 minutes, got {self.budget_minutes:g}.")
         if len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1:
@@ -115,7 +119,13 @@ def train_adapter(request: AdaptationRequest) -> bool:
     device = torch.device(environment.resolve_device(request.device))
     if device.type == "cpu":
         torch.set_num_threads(environment.available_cores())
-    schedule = Schedule(request.num_steps, request.budget_minutes, request.seed, request.batch_size)
+    schedule = Schedule(
+        request.num_steps,
+        request.budget_minutes,
+        request.seed,
+        request.batch_size,
+        request.learning_rate,
+    )
     trainer = AdapterTrainer(
         description, (source, target), schedule, weights=request.weights, device=device,
         folder=request.output,
@@ -165,6 +175,7 @@ def describe(request: AdaptationRequest, source: Domain, target: Domain) -> Adap
             "num_target": len(target.volumes),
             "seed": request.seed,
             "patches_per_step": request.batch_size,
+            "learning_rate": request.learning_rate,
             "weights": dict(request.weights),
             "srseg": __version__,
         },

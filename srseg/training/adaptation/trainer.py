@@ -29,7 +29,7 @@ from srseg.training.stopping import StopRequest
 logger = logging.getLogger(__name__)
 
 LATEST_CHECKPOINT = "checkpoint_latest.pth"
-_OPTIMIZER = {"name": "adam", "learning_rate": 2e-4, "betas": (0.5, 0.999)}
+_BETAS = (0.5, 0.999)  # of Adam, as every one of the published methods
 _CONSTANT_SHARE = 0.5  # of training; then the learning rate falls linearly to 0, as CycleGAN's
 _STEPS_PER_RECORD = 25
 _RECORDS_PER_CHECKPOINT = 8
@@ -45,12 +45,14 @@ class Schedule:
         budget_minutes: training time, or None.
         seed: of weights and batches.
         batch_size: patches of each domain a step.
+        learning_rate: of every optimiser, at the beginning.
     """
 
     num_steps: int
     budget_minutes: float | None
     seed: int
     batch_size: int
+    learning_rate: float = 2e-4
 
 
 class AdapterTrainer:
@@ -86,8 +88,9 @@ class AdapterTrainer:
             torch.default_generator.manual_seed(seed)
             self.method = TRAINED_METHODS[description.method](Shape(**description.network), weights)
         self.method.networks.to(self._device).train()
+        adam = {"name": "adam", "learning_rate": schedule.learning_rate, "betas": _BETAS}
         self._optimizers = {
-            phase.name: build_optimizer(self.method.parameters_of(phase), _OPTIMIZER)
+            phase.name: build_optimizer(self.method.parameters_of(phase), adam)
             for phase in self.method.phases()
         }
         budget = schedule.budget_minutes
@@ -130,7 +133,7 @@ class AdapterTrainer:
         """Return the learning rate of the coming step."""
         progress = self._clock.progress(self.step, 0)
         share = (1 - progress) / (1 - _CONSTANT_SHARE)
-        return float(_OPTIMIZER["learning_rate"]) * min(1.0, max(0.0, share))
+        return self._schedule.learning_rate * min(1.0, max(0.0, share))
 
     def train_step(self) -> dict[str, float]:
         """Do one step of every phase; return the unweighted terms.

@@ -27,11 +27,11 @@ class Vama(AdaptationMethod):
     name: ClassVar[str] = "vama"
     default_weights: ClassVar[Mapping[str, float]] = {
         "restore_source": 1.0,
-        "kl_source": 0.5,
+        "kl_source": 0.05,
         "fool_restored": 0.05,
-        "content_target": 1.0,
-        "kl_target": 0.5,
-        "fool_source": 0.05,
+        "content_target": 0.5,
+        "kl_target": 0.05,
+        "fool_source": 1.0,
         "judge_restored": 1.0,
         "judge_source": 1.0,
     }

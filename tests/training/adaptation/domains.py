@@ -69,6 +69,7 @@ def trainer(
     num_steps: int = 4,
     num_volumes: int = 3,
     weights: dict | None = None,
+    learning_rate: float = 2e-4,
     **options: int,
 ) -> AdapterTrainer:
     num_channels = options.get("num_channels", 1)
@@ -79,7 +80,7 @@ def trainer(
     return AdapterTrainer(
         description(method, **options),
         domains,
-        Schedule(num_steps, None, seed=3, batch_size=1),
+        Schedule(num_steps, None, 3, 1, learning_rate),
         weights=weights,
         folder=folder,
     )

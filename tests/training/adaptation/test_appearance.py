@@ -10,9 +10,7 @@ from srseg.training.adaptation.appearance import changed_appearance
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8, 7), (3, 2, 8, 7)])
 def test_it_changes_every_sample_in_its_own_way_and_is_repeatable(shape):
     image = torch.linspace(-1, 1, 7).expand(shape)
-    first, again = (
-        changed_appearance(image, torch.Generator().manual_seed(4)) for _ in range(2)
-    )
+    first, again = (changed_appearance(image, torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first, again)
     changes = (first - image).reshape(6, -1)
     assert (changes.abs().mean(dim=1) > 0.01).all()

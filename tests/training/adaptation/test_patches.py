@@ -22,7 +22,8 @@ def test_seed_and_step_decide_alone():
     np.random.seed(2)
     torch.manual_seed(2)
     again = draw((7, 2))
-    assert torch.equal(first.source, again.source) and torch.equal(first.target, again.target)
+    assert torch.equal(first.source, again.source)
+    assert torch.equal(first.target, again.target)
     noise = first.normal(first.source)
     assert torch.equal(noise, again.normal(again.source))
     for key in ((7, 3), (8, 2)):

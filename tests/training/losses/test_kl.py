@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence as of_torch
+from torch.distributions import Normal
+from torch.distributions import kl_divergence as of_torch
 
 from srseg.training.losses.kl import kl_divergence
 
