@@ -23,6 +23,7 @@ from srseg.networks.translation.coders import (
 
 Noise = Callable[[torch.Tensor], torch.Tensor]
 CODE_WIDTH = 8  # BicycleGAN's
+_NEW_STYLE_SHARE = 0.02  # of the moving average, when it is old
 _CORRECTION_GAIN = 0.1  # a translation begins near the identity
 
 
@@ -138,7 +139,15 @@ class StyleTranslator(nn.Module):
         self.encoder = Encoder(shape)
         self.decoder = StyledDecoder(shape)
         self.register_buffer("style", torch.zeros(1, STYLE_WIDTH))
+        self.register_buffer("num_styles", torch.zeros((), dtype=torch.long))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the translation of `image` (B, C, ...)."""
         return self.decoder(self.encoder(image)[-1], self.style.expand(len(image), -1))
+
+    @torch.no_grad()
+    def remember(self, style: torch.Tensor) -> None:
+        """Move the style towards the mean of `style` (B, STYLE_WIDTH), of source images."""
+        self.num_styles += 1  # at first a plain mean, so that a short training forgets the zeros
+        share = max(_NEW_STYLE_SHARE, 1 / int(self.num_styles))
+        self.style.lerp_(style.mean(dim=0, keepdim=True).float(), share)

@@ -13,8 +13,6 @@ from srseg.networks.translation.coders import STYLE_WIDTH, Encoder, StyledDecode
 from srseg.training.adaptation.method import AdaptationMethod, Made, Phase, Terms, l1
 from srseg.training.adaptation.patches import Batch
 
-_STYLE_MEMORY = 0.99  # of the moving average over the source images' styles
-
 
 class Munit(AdaptationMethod):
     """Encoders of content and style and a styled decoder for each domain."""
@@ -65,7 +63,7 @@ class Munit(AdaptationMethod):
         images = {"source": batch.source, "target": batch.target}
         content = {name: self._content(name, image) for name, image in images.items()}
         style = {name: self._style(name, image) for name, image in images.items()}
-        self._remember(style["source"])
+        self.translator.remember(style["source"].detach())
         drawn = {name: batch.normal_code(STYLE_WIDTH) for name in images}
         terms: Terms = {}
         for domain, other in (("source", "target"), ("target", "source")):
@@ -80,11 +78,6 @@ class Munit(AdaptationMethod):
                 f"fool_{domain}": self.fooling(f"{domain}_discriminator", fake),
             }
         return terms
-
-    @torch.no_grad()
-    def _remember(self, style: torch.Tensor) -> None:
-        """Move the style that application uses towards the mean of the source's."""
-        self.translator.style.lerp_(style.mean(dim=0, keepdim=True).float(), 1 - _STYLE_MEMORY)
 
     def _discriminators(self, batch: Batch, made: Made) -> Terms:
         return {
