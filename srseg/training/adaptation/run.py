@@ -142,7 +142,7 @@ def train_adapter(request: AdaptationRequest) -> bool:
 def describe(request: AdaptationRequest, source: Domain, target: Domain) -> AdapterDescription:
     """Return the description of the adapter that a request asks for.
 
-    The patch is made divisible by the network's strides, and not larger than the largest image
+    The patch is made divisible by the network's strides, and not larger than the median image
     needs.
     """
     num_channels = source.num_channels
@@ -188,9 +188,9 @@ def _network_of(
     """Return the patch size and the fields of the networks' `Shape`."""
     num_axes = len(request.patch_size)
     shapes = np.array([v.image.shape[1:] for d in (source, target) for v in d.volumes])
-    largest = shapes.max(axis=0)[-num_axes:]
+    median = np.ceil(np.median(shapes, axis=0))[-num_axes:]
     widths = _WIDTHS.get(request.method, (8, 16, 32))
-    patch = [int(min(n, most)) for n, most in zip(request.patch_size, largest, strict=True)]
+    patch = [int(min(n, most)) for n, most in zip(request.patch_size, median, strict=True)]
     strides, rest = [], list(patch)
     for _ in widths[1:]:
         step = [2 if n >= 2 * _FEWEST_AFTER_STRIDE else 1 for n in rest]

@@ -144,3 +144,29 @@ def test_what_is_applied_is_what_was_trained(name, tmp_path):
 def test_a_weight_of_an_unknown_term_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no loss term cycle; it has: restore_source"):
         trainer("vama", tmp_path, weights={"cycle": 1.0})
+
+
+@pytest.mark.parametrize("name", TRAINED_METHODS)
+def test_adversarial_terms_ask_their_own_discriminator(name, tmp_path):
+    """Without freezing, `fool_x` and `judge_x` have a gradient in all of x's discriminator."""
+    made_by = trainer(name, tmp_path)
+    method, batch, made, seen = made_by.method, batch_of(made_by), {}, set()
+    discriminators = {
+        n: p for n, p in method.networks.named_parameters() if "discriminator" in n.split(".")[0]
+    }
+    for phase in method.phases():
+        for term, value in phase.losses(batch, made).items():
+            gradients = torch.autograd.grad(
+                value, list(discriminators.values()), retain_graph=True, allow_unused=True
+            )
+            asked = {
+                parameter
+                for parameter, gradient in zip(discriminators, gradients, strict=True)
+                if gradient is not None and bool(gradient.any())
+            }
+            kind, _, judge = term.partition("_")
+            is_game = kind in ("fool", "judge")
+            wanted = {p for p in discriminators if is_game and p.startswith(f"{judge}_disc")}
+            assert asked == wanted, term
+            seen |= {p.split(".")[0] for p in asked}
+    assert seen == {p.split(".")[0] for p in discriminators}
