@@ -24,6 +24,8 @@ def test_the_order_stays_and_the_outside_is_shifted_with_the_lowest_of_the_body(
     matched = match_table(image, body, quantile_table(np.linspace(5, 6, 40)))
     assert (np.diff(matched.ravel()) > 0).all()
     np.testing.assert_allclose(np.diff(matched[~body]), np.diff(image[~body]), atol=1e-6)
+    step = float(image.ravel()[1] - image.ravel()[0])
+    assert matched[body].min() - matched[~body].max() == pytest.approx(step, abs=1e-4)
     assert matched[body].min() == pytest.approx(5, abs=0.05)
     assert matched[body].max() == pytest.approx(6, abs=0.05)
 
