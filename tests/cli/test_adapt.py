@@ -128,6 +128,13 @@ def test_resuming(scans, capsys):
     assert [json.loads(line)["step"] for line in steps] == [1, 2]
 
 
+def test_a_method_without_checkpoint_is_not_replaced_by_another(scans, capsys):
+    assert train(scans, method="histogram") == 0
+    assert train(scans, "--c", method="none") == 1
+    assert "was trained by method 'histogram', not by 'none'" in error_of(capsys)
+    assert train(scans, "--c", method="histogram") == 0
+
+
 def test_a_checkpoint_of_another_method_is_refused(scans, capsys):
     assert train(scans, "-num_steps", "1") == 0
     assert train(scans, "-num_steps", "1", method="unit", output="unit") == 0

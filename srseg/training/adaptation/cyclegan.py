@@ -20,8 +20,10 @@ class CycleGAN(AdaptationMethod):
 
     name: ClassVar[str] = "cyclegan"
     default_weights: ClassVar[Mapping[str, float]] = {
-        "fool_source": 1.0,
-        "fool_target": 1.0,
+        # published: 1. The discriminators' slope is bounded by 1 here (spectral normalisation), so
+        # that weight never outbids cycle and identity and both generators stay the identity
+        "fool_source": 10.0,
+        "fool_target": 10.0,
         "cycle_source": 10.0,
         "cycle_target": 10.0,
         "identity_source": 5.0,
