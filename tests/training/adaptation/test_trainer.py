@@ -65,7 +65,11 @@ def test_it_overfits_one_pair_of_images(name, tmp_path, monkeypatch):
         return changed_appearance(image, torch.Generator().manual_seed(5))
 
     monkeypatch.setattr(vama, "changed_appearance", the_same)  # one appearance to undo
-    made_by = trainer(name, tmp_path, num_steps=40, num_volumes=1, learning_rate=3e-3)
+    # CycleGAN's cycle begins near 0, at the identity; only the game drives it up
+    weights = {"fool_source": 0.0, "fool_target": 0.0} if name == "cyclegan" else None
+    made_by = trainer(
+        name, tmp_path, num_steps=40, num_volumes=1, learning_rate=3e-3, weights=weights
+    )
     terms = []
     while made_by.step < 40:
         terms.append(made_by.train_step())
