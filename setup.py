@@ -22,6 +22,7 @@ COMMANDS = (
     "align",
     "evaluate",
     "compare",
+    "adapt",
     "doctor",
     "demo",
 )

@@ -30,6 +30,7 @@ COMMANDS = (
     "align",
     "evaluate",
     "compare",
+    "adapt",
     "doctor",
     "demo",
 )

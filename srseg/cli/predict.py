@@ -52,6 +52,12 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-chk", default="checkpoint_final.pth", help="checkpoint file (checkpoint_final.pth)"
     )
+    group.add_argument(
+        "-adapter",
+        metavar="FOLDER",
+        help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
+        "images are then in the adapted images' units",
+    )
 
 
 def _add_running_flags(group: argparse._ArgumentGroup) -> None:
@@ -117,6 +123,10 @@ def _predict(args: argparse.Namespace) -> int:
         one_pass=args.one_pass,
         results_on_device=not args.not_on_device,
     )
+    if args.adapter is not None:
+        from srseg.inference.adapter import Adapter
+
+        predictor.use_adapter(Adapter.from_folder(args.adapter, device=device))
     cases = predictor.predict_files(
         args.i,
         args.o,

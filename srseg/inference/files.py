@@ -148,6 +148,8 @@ def _write_records(predictor: Predictor, job: FilesJob) -> None:
     if predictor.model is not None:
         arguments["model_folder"] = predictor.model.folder
         arguments["folds"] = predictor.model.folds
+    if predictor.adapter is not None:
+        arguments["adapter"] = predictor.adapter.folder
     records = {
         "predict_from_raw_data_args.json": arguments,
         "dataset.json": predictor.dataset_json,

@@ -19,6 +19,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import nn
 
 from srseg.images.properties import upscale_properties
+from srseg.inference.adapter import Adapter, check_fits
 from srseg.inference.export import write_prediction
 from srseg.inference.files import FilesJob, predict_files
 from srseg.inference.forward import Forward, PredictionSettings
@@ -47,6 +48,10 @@ class Predictor:
         weights: state dicts of the folds to average; None takes the network as it is.
         mirroring_axes: axes test-time flips may use, as counted by the network.
         settings: how to apply it.
+
+    Attributes:
+        adapter: makes raw images look like the training data's, before anything else; None for
+            none. `use_adapter` sets it.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Predictor:
         self.num_channels = determine_num_input_channels(*self._managers)
         self.settings = settings or PredictionSettings()
         self.model: TrainedModel | None = None
+        self.adapter: Adapter | None = None
         self._weights = list(weights) if weights is not None else [None]
         options = {"mirroring_axes": mirroring_axes, "settings": self.settings}
         self._forward = Forward(network, self.configuration_manager, **options)
@@ -140,6 +146,15 @@ class Predictor:
             settings=PredictionSettings(**settings),
         )
 
+    def use_adapter(self, adapter: Adapter) -> None:
+        """Let raw images and files go through `adapter` first; SR images are in its units then.
+
+        Raises:
+            ValueError: if it takes other channels than the model.
+        """
+        check_fits(adapter, self.num_channels, self.plans_manager.image_reader_writer_class)
+        self.adapter = None if adapter.is_identity else adapter
+
     @property
     def has_sr(self) -> bool:
         """Whether the network returns SR images."""
@@ -208,7 +223,7 @@ class Predictor:
         Raises:
             ValueError: if the image has other channels, or voxels that are not finite.
         """
-        lr_image, properties = prepare_array(image, spacing, *self._managers)
+        lr_image, properties = prepare_array(image, spacing, *self._managers, self.adapter)
         return self.predict_to_native_grid(
             lr_image, self.hr_properties(properties), with_probabilities=with_probabilities
         )
@@ -219,7 +234,7 @@ class Predictor:
         Raises:
             ValueError: if a file cannot be used; the message names the case.
         """
-        return prepare_case(files, *self._managers)
+        return prepare_case(files, *self._managers, self.adapter)
 
     def hr_properties(self, lr_properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return LR-native properties of a preprocessed case in HR geometry."""

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from srseg.images.checks import check_case
+from srseg.images.checks import check_case, read_images
+from srseg.inference.adapter import Adapter
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.preprocessing.lr_case import target_spacing
 
@@ -25,6 +26,7 @@ def prepare_case(
     plans_manager: SRSegPlansManager,
     configuration_manager: SRSegConfigurationManager,
     dataset_json: Mapping[str, Any],
+    adapter: Adapter | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the preprocessed LR image (C, z, y, x) of a case and its LR-native properties.
 
@@ -33,13 +35,19 @@ def prepare_case(
         plans_manager: of the model.
         configuration_manager: of the model's configuration.
         dataset_json: of the model.
+        adapter: what changes the image as read, before its own statistics normalise it.
 
     Raises:
         ValueError: if a file cannot be used; the message names the case.
     """
-    lr_image, _, properties = configuration_manager.preprocessor_class().run_case(
-        [str(file) for file in files], None, plans_manager, configuration_manager, dataset_json
-    )
+    managers = (plans_manager, configuration_manager, dataset_json)
+    if adapter is None:
+        preprocessor = configuration_manager.preprocessor_class()
+        paths = [str(file) for file in files]
+        lr_image, _, properties = preprocessor.run_case(paths, None, *managers)
+    else:
+        image, properties = read_images(plans_manager.image_reader_writer_class(), files)
+        lr_image, properties = _prepared(image, properties, files, *managers, adapter)
     native = plans_manager.planned(properties["spacing"])
     planned = target_spacing(native, configuration_manager)
     if any(mm < _FINER_THAN_PLANNED * p for mm, p in zip(native, planned, strict=True)):
@@ -58,6 +66,7 @@ def prepare_array(
     plans_manager: SRSegPlansManager,
     configuration_manager: SRSegConfigurationManager,
     dataset_json: Mapping[str, Any],
+    adapter: Adapter | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the preprocessed LR image (C, z, y, x) of an array and its LR-native properties.
 
@@ -67,6 +76,7 @@ def prepare_array(
         plans_manager: of the model.
         configuration_manager: of the model's configuration.
         dataset_json: of the model.
+        adapter: as in `prepare_case`.
 
     Raises:
         ValueError: if the image has another shape or other channels, or voxels that are not finite.
@@ -78,8 +88,24 @@ def prepare_array(
         )
     managers = (plans_manager, configuration_manager, dataset_json)
     properties = {"spacing": [float(mm) for mm in spacing]}
+    return _prepared(image, properties, ["image"], *managers, adapter)
+
+
+def _prepared(
+    image: np.ndarray,
+    properties: dict[str, Any],
+    files: Sequence[str | Path],
+    plans_manager: SRSegPlansManager,
+    configuration_manager: SRSegConfigurationManager,
+    dataset_json: Mapping[str, Any],
+    adapter: Adapter | None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a raw image in the reader's axis order checked, adapted and preprocessed."""
+    managers = (plans_manager, configuration_manager, dataset_json)
     num_channels = determine_num_input_channels(*managers)
-    check_case(image, properties, ["image"], num_channels=num_channels)
+    check_case(image, properties, files, num_channels=num_channels)
+    if adapter is not None:
+        image = adapter.adapt(image)
     preprocessor = configuration_manager.preprocessor_class()
     lr_image, _, properties = preprocessor.run_case_npy(image, None, properties, *managers)
     return lr_image, properties

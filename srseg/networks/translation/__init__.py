@@ -1,0 +1,1 @@
+"""Networks that translate an LR image of one domain into the look of another."""
