@@ -84,6 +84,7 @@ class Report:
             "test_time_flips": not args.disable_tta,
             "time_budget_minutes": args.time_budget,
             "num_steps": args.num_steps,
+            "learning_rate": args.learning_rate,
             "max_cases": args.max_cases,
         }
 
@@ -202,6 +203,7 @@ def adapted(report: Report, shift: str, adapter: str) -> Path:
     for flag, value in (
         ("-time_budget", report.args.time_budget),
         ("-num_steps", report.args.num_steps),
+        ("-learning_rate", report.args.learning_rate),
     ):
         options += [] if value is None else [flag, value]
 
@@ -338,6 +340,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-seed", type=int, default=0, help="of domains, shifts and adapters (0)")
     add("-time_budget", type=float, help="minutes of training, each adapter")
     add("-num_steps", type=int, help="training steps, each adapter")
+    add("-learning_rate", type=float, help="of each adapter (srseg_adapt's own)")
     add("-max_cases", type=int, help="of each domain and of the validation: for a quick look")
     add("-device", default="cpu", help="of adapters and prediction (cpu)")
     add("-threads", type=int, default=1, help="OpenMP threads of every command (1)")
