@@ -157,18 +157,18 @@ class SRSegTrainerOneShot(SRSegTrainer):
 
         def lower() -> torch.Tensor:
             terms, _ = self.task.lower(pairs, self.task.fields(*features), mix, self._progress())
-            seen.update(terms)
+            seen.update((name, term.detach()) for name, term in terms.items())
             return self.task.weighted(terms)
 
         def upper() -> torch.Tensor:
             terms = self.task.upper(pairs, *features)
-            seen.update(terms)
+            seen.update((name, term.detach()) for name, term in terms.items())
             return self.task.weighted(terms)
 
         step = self.levels.step(
             lower, upper, lambda value, what: self._check_finite(value, seen, cases, what)
         )
-        values = {name: float(term.detach()) for name, term in seen.items()}
+        values = {name: float(term) for name, term in seen.items()}
         values |= {"ratio": step.ratio, "correction_norm": step.correction_norm}
         return {"loss": step.lower_loss + step.upper_loss, "terms": values}
 

@@ -12,7 +12,8 @@ from srseg.training.trainer import SRSegTrainer
 
 ENTRY_POINT_GROUP = "srseg.trainers"
 TRAINERS: dict[str, type[SRSegTrainer]] = {
-    trainer.__name__: trainer for trainer in (SRSegTrainer, SRSegTrainerAlternating, SRSegTrainerOneShot)
+    trainer.__name__: trainer
+    for trainer in (SRSegTrainer, SRSegTrainerAlternating, SRSegTrainerOneShot)
 }
 
 

@@ -1,6 +1,6 @@
 """What registration is trained with: likeness, smoothness, inverse consistency, warped labels.
 
-All float32. Displacement fields are (B, D, *axes) in voxels, see `srseg.networks.registration.warp`.
+All float32. Displacement fields are (B, D, *axes) in voxels, as `registration/warp.py` reads them.
 """
 
 from __future__ import annotations
