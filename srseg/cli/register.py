@@ -16,9 +16,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="srseg_register",
         description="Register LR scans with a model of -tr BiJROS: writes the warped image "
         "(OUT/case_0000.nii.gz), the warped labels (OUT/case.nii.gz), the displacement as ITK "
-        "reads it (OUT/transforms) and OUT/registration.json with the share of voxels that fold, all on "
-        "the fixed scan's own grid. The scans are laid centre on centre first; the transform holds "
-        "that as well.",
+        "reads it (OUT/transforms) and OUT/registration.json with the share of voxels that fold, "
+        "all on the fixed scan's own grid. The scans are laid centre on centre first; the "
+        "transform holds that as well.",
     )
     files = parser.add_argument_group("files")
     files.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +15,13 @@ from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.bilevel import BilevelOptimizer
 from srseg.training.data import unlabelled_dataset
 from srseg.training.losses.joint import SR_TERMS, JointLoss
+from srseg.training.method import Method
 from srseg.training.one_shot_cases import check_whole, chosen_atlas
-from srseg.training.one_shot_options import one_shot_from_json
+from srseg.training.one_shot_options import OneShotOptions, one_shot_from_json
 from srseg.training.one_shot_task import OneShotTask, Pairs, paired
 from srseg.training.one_shot_validation import validate_registration
 from srseg.training.optimizer import build_optimizer
+from srseg.training.profile import Profile
 from srseg.training.randomness import fold_number, generator_of, stream_number
 from srseg.training.trainer import SRSegTrainer
 
@@ -35,11 +38,25 @@ class SRSegTrainerOneShot(SRSegTrainer):
 
     default_method: ClassVar[str] = "BiJROS"
     procedure_block: ClassVar[str] = "one_shot"
+    _atlas: str | None = None  # once it is chosen
+
+    @cached_property
+    def options(self) -> OneShotOptions:
+        """The method's block `one_shot`."""
+        return one_shot_from_json(self.method.one_shot, f"method '{self.method.name}'")
+
+    def configure(self, method: Method, profile: Profile, **options: Any) -> None:
+        """Set what the method file, the machine and the command line decide.
+
+        Raises:
+            ValueError: for a block `one_shot` with unknown keys or values.
+        """
+        super().configure(method, profile, **options)
+        assert self.options  # reads the block: a mistake in it is told before anything is built
 
     def initialize(self) -> None:
         """Build all without deep supervision: warped labels are soft, and on the HR grid."""
         self.enable_deep_supervision = False
-        self._atlas: str | None = None
         super().initialize()
 
     def _set_batch_size_and_oversample(self) -> None:
@@ -58,7 +75,6 @@ class SRSegTrainerOneShot(SRSegTrainer):
         theta = [p for part in parts if part is not None for p in part.parameters()]
         omega = list(network.registration_decoder.parameters())
         optimizers = build_optimizer(theta, options), build_optimizer(omega, options)
-        self.options = one_shot_from_json(self.method.one_shot, f"method '{self.method.name}'")
         self.levels = BilevelOptimizer(theta, omega, *optimizers, epsilon=self.options.epsilon)
         return super().configure_optimizers()
 
@@ -135,7 +151,7 @@ class SRSegTrainerOneShot(SRSegTrainer):
 
     def _training_loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         terms = self.task.joint(*self._drawn(batch), self._progress())
-        return self.task.weighted(terms), terms
+        return self.task.weighted(terms), {name: term.detach() for name, term in terms.items()}
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one step of the phase; return its loss and terms.

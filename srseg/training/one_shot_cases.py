@@ -58,8 +58,8 @@ def check_whole(dataset: SRSegDataset, lr_patch_size: Sequence[int]) -> None:
         raise ValueError(
             f"case {larger[0]} with {shapes[larger[0]]} LR voxels is larger than the patch "
             f"{tuple(int(n) for n in patch)}, as are {len(larger)} of {len(shapes)} cases; "
-            f"one-shot training needs whole cases: use 3d_patchfree, raise its patch_size in the plans to "
-            f"{needed} or more, or leave the cases out."
+            "one-shot training needs whole cases: use 3d_patchfree, raise its patch_size in the "
+            f"plans to {needed} or more, or leave the cases out."
         )
 
 

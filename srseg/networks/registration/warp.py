@@ -137,18 +137,20 @@ def jacobian_determinant(displacement_mm: torch.Tensor, spacing: Sequence[float]
     folds.
 
     Args:
-        displacement_mm: (B, D, *axes), every axis at least 2 long. In voxels with a spacing of
+        displacement_mm: (B, D, *axes). In voxels with a spacing of
             ones, which gives the same.
         spacing: mm per axis.
     """
     num_axes = len(spacing)
-    axes = tuple(range(1, num_axes + 1))
     rows = []
     for axis in range(num_axes):
-        slopes = torch.gradient(
-            displacement_mm[:, axis].double(), spacing=[float(mm) for mm in spacing], dim=axes
-        )
-        rows.append(torch.stack([s + (i == axis) for i, s in enumerate(slopes)], -1))
+        component, slopes = displacement_mm[:, axis].double(), []
+        for other, mm in enumerate(spacing):
+            slope = torch.zeros_like(component)  # across a single slice nothing changes
+            if component.shape[other + 1] > 1:
+                slope = torch.gradient(component, spacing=float(mm), dim=other + 1)[0]
+            slopes.append(slope + (other == axis))
+        rows.append(torch.stack(slopes, -1))
     return torch.linalg.det(torch.stack(rows, -2))
 
 
