@@ -29,9 +29,10 @@ from srseg.training.trainer import SRSegTrainer
 class SRSegTrainerOneShot(SRSegTrainer):
     """Trains a `OneShotNet` on the labels of one case: Bi-JROS with LR images.
 
-    For the first `joint_share` of training encoder and both decoders descend all terms together;
-    then the encoder is frozen, in eval mode, and the segmentation decoder (theta) and the
-    registration decoder (omega) take bi-level steps. A batch pairs the atlas with images of
+    For the first `joint_share` of training encoder and both decoders learn together: registration
+    from the images, segmentation from the atlas warped with its labels. Then the encoder is frozen,
+    in eval mode, and the segmentation decoder (theta) and the registration decoder (omega) take
+    bi-level steps, in which they learn from each other. A batch pairs the atlas with images of
     `imagesUnTr`, whole cases padded to the patch. No label of another training case is read;
     those of the validation cases serve scores alone.
     """
@@ -150,7 +151,8 @@ class SRSegTrainerOneShot(SRSegTrainer):
         encoder.train(self.network.training and not frozen)
 
     def _training_loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        terms = self.task.joint(*self._drawn(batch), self._progress())
+        pairs, _ = self._drawn(batch)
+        terms = self.task.joint(pairs, self._progress())
         return self.task.weighted(terms), {name: term.detach() for name, term in terms.items()}
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:

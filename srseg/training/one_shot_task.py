@@ -26,6 +26,7 @@ from srseg.training.one_shot_options import OneShotOptions
 
 Terms = dict[str, torch.Tensor]
 Features = Sequence[torch.Tensor]
+_INSIDE = 0.999  # of a mask warped linearly: what lies beyond an image's edge is no part of it
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,24 @@ class OneShotTask:
         weights = self._options.weights
         return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
-    def joint(self, pairs: Pairs, mix: torch.Tensor, progress: float) -> Terms:
-        """Return all terms at once, as the joint phase descends them."""
+    def joint(self, pairs: Pairs, progress: float) -> Terms:
+        """Return the terms of the joint phase: encoder and both decoders, no level above another.
+
+        The registration learns from the images alone and the segmentation from the atlas warped
+        with its labels, which belong together however good the registration is. Were they to
+        learn from each other here, the segmentation would learn where the atlas's labels lie
+        before anything is registered, and then keep the registration there.
+        """
         with self._autocast():
             atlas, image = self.features(pairs)
         fields = self.fields(atlas, image)
-        terms, output = self.lower(pairs, fields, mix, progress)
-        return {**self.alike(pairs, fields), **self.agreed(pairs, fields, output), **terms}
+        phi = fields[0].detach()
+        change = warp(pairs.atlas_hr, phi) - pairs.atlas_hr
+        warped_lr = pairs.atlas_lr + self._degraded(change)
+        labels = warp(pairs.atlas_labels, phi)
+        inside = warp(pairs.atlas_valid.float(), phi) > _INSIDE
+        terms, _ = self._segmented(pairs, warped_lr, labels, inside, progress)
+        return {**self.alike(pairs, fields), **terms}
 
     def features(self, pairs: Pairs) -> tuple[Features, Features]:
         """Return the encoder's features of the atlas and of the images."""
@@ -174,14 +186,25 @@ class OneShotTask:
         share = mix.to(phi.device).reshape(-1, *(1,) * (phi.ndim - 1))
         again = warp(warp(pairs.image_hr, psi), phi)
         pseudo_lr = pairs.image_lr + self._degraded((1 - share) * (again - pairs.image_hr))
-        labels = warp(pairs.atlas_labels, phi)
-        both = torch.cat((pseudo_lr, pairs.image_lr))
+        return self._segmented(
+            pairs, pseudo_lr, warp(pairs.atlas_labels, phi), pairs.valid, progress
+        )
+
+    def _segmented(
+        self,
+        pairs: Pairs,
+        made_lr: torch.Tensor,
+        labels: torch.Tensor,
+        valid: torch.Tensor,
+        progress: float,
+    ) -> tuple[Terms, JointOutput]:
+        """Return the terms of made images with soft labels and of the images' SR; their output."""
         with self._autocast():
-            output = self._network(both)
+            output = self._network(torch.cat((made_lr, pairs.image_lr)))
         count = len(pairs.image_lr)
         logits = output.seg[0][:count]
-        segmentation = soft_dice_loss(logits.float().softmax(1), labels, pairs.valid)
-        terms = {"segmentation": segmentation + soft_cross_entropy(logits, labels, pairs.valid)}
+        segmentation = soft_dice_loss(logits.float().softmax(1), labels, valid)
+        terms = {"segmentation": segmentation + soft_cross_entropy(logits, labels, valid)}
         sr_image = None if output.sr is None else output.sr[count:]
         of_images = JointOutput([output.seg[0][count:]], sr_image)
         if self._sr_loss is not None:
