@@ -29,10 +29,10 @@ from srseg.training.trainer import SRSegTrainer
 class SRSegTrainerOneShot(SRSegTrainer):
     """Trains a `OneShotNet` on the labels of one case: Bi-JROS with LR images.
 
-    For the first `joint_share` of training encoder and both decoders learn together: registration
-    from the images, segmentation from the atlas warped with its labels. Then the encoder is frozen,
-    in eval mode, and the segmentation decoder (theta) and the registration decoder (omega) take
-    bi-level steps, in which they learn from each other. A batch pairs the atlas with images of
+    For the first `joint_share` of training encoder and both decoders learn together, the
+    segmentation from the atlas warped with its labels alone. Then the encoder is frozen, in eval
+    mode, and the segmentation decoder (theta) and the registration decoder (omega) take bi-level
+    steps, in which they learn from each other. A batch pairs the atlas with images of
     `imagesUnTr`, whole cases padded to the patch. No label of another training case is read;
     those of the validation cases serve scores alone.
     """

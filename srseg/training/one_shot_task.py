@@ -117,10 +117,11 @@ class OneShotTask:
     def joint(self, pairs: Pairs, progress: float) -> Terms:
         """Return the terms of the joint phase: encoder and both decoders, no level above another.
 
-        The registration learns from the images alone and the segmentation from the atlas warped
-        with its labels, which belong together however good the registration is. Were they to
-        learn from each other here, the segmentation would learn where the atlas's labels lie
-        before anything is registered, and then keep the registration there.
+        The segmentation learns from the atlas warped with its labels, which belong together however
+        good the registration is, and the registration from the images and from what the
+        segmentation finds in them. Were the segmentation to learn from the registration too, it
+        would learn where the atlas's labels lie before anything is registered, and then keep the
+        registration there.
         """
         with self._autocast():
             atlas, image = self.features(pairs)
@@ -130,8 +131,9 @@ class OneShotTask:
         warped_lr = pairs.atlas_lr + self._degraded(change)
         labels = warp(pairs.atlas_labels, phi)
         inside = warp(pairs.atlas_valid.float(), phi) > _INSIDE
-        terms, _ = self._segmented(pairs, warped_lr, labels, inside, progress)
-        return {**self.alike(pairs, fields), **terms}
+        terms, output = self._segmented(pairs, warped_lr, labels, inside, progress)
+        found = JointOutput([output.seg[0].detach()], None)
+        return {**self.alike(pairs, fields), **self.agreed(pairs, fields, found), **terms}
 
     def features(self, pairs: Pairs) -> tuple[Features, Features]:
         """Return the encoder's features of the atlas and of the images."""

@@ -73,7 +73,7 @@ def method_file(folder, **changes):
     content["name"] = "Mine"
     content["network"]["arch_kwargs"] |= {"features_per_stage": 6, "hr_width": 4}
     blocks = {key: changes.pop(key) for key in list(changes) if key in content}
-    content["one_shot"] = {**content["one_shot"], **changes}
+    content["one_shot"] = {**content["one_shot"], "joint_share": 0.5, **changes}
     file = folder / "mine.json"
     file.write_text(json.dumps({**content, **blocks}), encoding="utf-8")
     return str(file)
@@ -107,13 +107,14 @@ def test_first_all_parts_learn_then_the_decoders_alone(folders, tmp_path):
     terms = trainer.train_step(batch)["terms"]
     parts = {"encoder", "decoder", "hr_stage", "registration_decoder"}
     assert moved(trainer.network, before) == parts
-    both = {"lncc", "smoothness", "inverse_consistency", "segmentation", "super_resolution"}
+    both = {"lncc", "smoothness", "inverse_consistency", "dice", "segmentation"}
+    both.add("super_resolution")
     assert set(terms) == both
     trainer.current_epoch = 1
     before = weights_of(trainer.network)
     terms = trainer.train_step(batch)["terms"]
     assert moved(trainer.network, before) == parts - {"encoder"}
-    assert set(terms) == both | {"dice", "ratio", "correction_norm"}
+    assert set(terms) == both | {"ratio", "correction_norm"}
     assert terms["correction_norm"] > 0
     encoder = trainer.network.encoder
     assert not any(module.training for module in encoder.modules())
