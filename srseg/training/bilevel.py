@@ -111,7 +111,7 @@ class BilevelOptimizer:
             )
             lower_loss, upper_loss = float(loss.detach()), upper()
             check(upper_loss.detach(), "upper loss")
-            corrected, ratio, correction_norm = self.hypergradient(lower(), upper_loss)
+            corrected, ratio, correction_norm = self.hypergradient(lower, upper_loss)
             upper_norm = self._apply(
                 self.omega, corrected, self.omega_optimizer, check, "upper gradient"
             )
@@ -125,16 +125,17 @@ class BilevelOptimizer:
         )
 
     def hypergradient(
-        self, lower_loss: torch.Tensor, upper_loss: torch.Tensor
+        self, lower: Loss, upper_loss: torch.Tensor
     ) -> tuple[list[torch.Tensor], float, float]:
         """Return omega's corrected gradient, the ratio and the correction's norm.
 
         Args:
-            lower_loss: a number with its graph, which is freed.
-            upper_loss: the same.
+            lower: as in `step`; called once the other graph is gone, so that memory holds one.
+            upper_loss: a number with its graph, which is freed.
         """
         both, count = [*self.theta, *self.omega], len(self.theta)
-        below, above = _gradients(lower_loss, both), _gradients(upper_loss, both)
+        above = _gradients(upper_loss, both)
+        below = _gradients(lower(), both)
         squared = _inner(below[:count], below[:count])
         ratio = _inner(above[:count], below[:count]) / (squared + self.epsilon)
         correction = [ratio * gradient for gradient in below[count:]]

@@ -64,6 +64,7 @@ def trainer_state(trainer: SRSegTrainer) -> dict[str, Any]:
             "version": __version__,
             "method": trainer.method.to_json(),
             "seed": trainer.seed,
+            "encoder": trainer.frozen_encoder.record() if trainer.frozen_encoder else None,
             "batch_size": trainer.batch_size,
             "iteration": trainer.iteration,
             "steps": trainer.steps,

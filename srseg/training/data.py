@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch.utils.data import Dataset
 
 from srseg.degradation.degradation import degradation_from_plans
 from srseg.degradation.spec import DegradationSpec
 from srseg.plans.managers import SRSegConfigurationManager
 from srseg.preprocessing.case_files import UNLABELLED_IMAGES
 from srseg.preprocessing.dataset import UNLABELLED_FOLDER, SRSegDataset
-from srseg.training.loader import BatchSource, make_loader
+from srseg.training.loader import BatchesByName, BatchSource, make_loader
 from srseg.training.method import Method
 from srseg.training.profile import Profile
 
@@ -141,6 +142,7 @@ def fold_batches(
     modality: str,
     pin_memory: bool,
     unlabelled: SRSegDataset | None = None,
+    parts: Mapping[str, SRSegDataset] | None = None,
     **common: Any,
 ) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
     """Return the batches of training and of validation, each without end.
@@ -154,25 +156,35 @@ def fold_batches(
         modality: of the plans.
         pin_memory: for transfers to a CUDA device.
         unlabelled: the cases without labels; only training sees them.
+        parts: of the training cases, by the name of a stream of draws: a step gets one batch of
+            each under that name. None for one batch of all cases, as it is.
         **common: arguments of `BatchSource` that both share.
     """
     epoch, iteration = position
     steps, val_steps = profile.iterations_per_epoch, profile.val_iterations_per_epoch
-    train = training_batches(
-        datasets[0],
-        configuration_manager,
-        method,
-        modality=modality,
-        mirror_axes=tuple(range(len(configuration_manager.patch_size))),
-        iterations_per_epoch=steps,
-        unlabelled=unlabelled,
-        **common,
-    )
+
+    def training(dataset: SRSegDataset, stream: str) -> BatchSource:
+        return training_batches(
+            dataset,
+            configuration_manager,
+            method,
+            modality=modality,
+            mirror_axes=tuple(range(len(configuration_manager.patch_size))),
+            iterations_per_epoch=steps,
+            unlabelled=unlabelled,
+            stream=stream,
+            **common,
+        )
+
+    if parts is None:
+        train = training(datasets[0], "training")
+    else:
+        train = BatchesByName({name: training(part, name) for name, part in parts.items()})
     val = validation_batches(
         datasets[1], configuration_manager, iterations_per_epoch=val_steps, **common
     )
 
-    def endless(source: BatchSource, start: int, num_workers: int) -> Iterator[dict[str, Any]]:
+    def endless(source: Dataset, start: int, num_workers: int) -> Iterator[dict[str, Any]]:
         return make_loader(
             source, start=start, stop=_NO_END, num_workers=num_workers, pin_memory=pin_memory
         )

@@ -252,8 +252,23 @@ def _patch(
     return Patch(np.array(size), np.array(scale), spacing)
 
 
+class BatchesByName(Dataset):
+    """Several batches a step, each of a source of its own.
+
+    Args:
+        sources: by the name under which a step finds the batch.
+    """
+
+    def __init__(self, sources: Mapping[str, BatchSource]) -> None:
+        self.sources = dict(sources)
+
+    def __getitem__(self, number: int) -> dict[str, dict[str, Any]]:
+        """Return batch `number` of every source, by name; see `BatchSource`."""
+        return {name: source[number] for name, source in self.sources.items()}
+
+
 def make_loader(
-    source: BatchSource,
+    source: BatchSource | BatchesByName,
     *,
     start: int,
     stop: int,

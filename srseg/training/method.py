@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from srseg.plans.stock import STOCK_TRAINER
+from srseg.training.levels import levels_from_json
 from srseg.training.phases import phases_from_json
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
@@ -46,7 +47,8 @@ class Method:
         unlabelled: empty for labelled cases only, or `fraction`, the share of a batch's samples
             that show cases without labels.
         phases: of an alternating training, see `srseg.training.phases`; empty for one phase.
-        adversarial, bilevel, one_shot: of the trainers with those procedures, which read them.
+        bilevel: the levels of a bi-level training, see `srseg.training.levels`; empty for none.
+        adversarial, one_shot: of the trainers with those procedures, which read them.
         guidance: of a network that takes an HR crop: `policy`, `fraction`, `drop_probability` and,
             for the policy "box", `box`, as `GuidanceCutter` takes them; empty for none.
         description: one sentence for people.
@@ -117,6 +119,8 @@ def method_from_json(content: Mapping[str, Any], source: str = "method") -> Meth
     _check_guidance(method.guidance, source)
     if method.phases:
         phases_from_json(method.phases, source)
+    if method.bilevel:
+        levels_from_json(method.bilevel, source)
     if "unlabelled" in content:
         _check_unlabelled(method.unlabelled, source)
     return method

@@ -146,6 +146,8 @@ class SRSegTrainerOneShot(SRSegTrainer):
         return pairs, self.task.draw_mix(len(pairs.image_lr), generator_of(key))
 
     def _freeze_encoder(self, frozen: bool) -> None:
+        if self.frozen_encoder is not None:  # the user's own stays frozen in both phases
+            return
         encoder = self.unwrapped_network().encoder
         encoder.requires_grad_(not frozen)
         encoder.train(self.network.training and not frozen)

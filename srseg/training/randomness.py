@@ -14,7 +14,16 @@ import numpy as np
 import torch
 
 # training and validation draw independently; a number, once given, stays: it is part of the seed
-_STREAMS = {"training": 0, "validation": 1, "guidance": 2, "one_shot": 5}
+_STREAMS = {
+    "training": 0,
+    "validation": 1,
+    "guidance": 2,
+    "one_shot": 5,
+    # of a bi-level training: the batches of its levels, and which cases each sees
+    "lower": 10,
+    "upper": 11,
+    "halves": 12,
+}
 # stands for the fold "all"; no cross-validation has that many folds
 _FOLD_ALL = 2**16
 
@@ -46,7 +55,7 @@ def fold_number(fold: int | str) -> int:
 
 
 def stream_number(stream: str) -> int:
-    """Return the number of a stream of draws: "training" or "validation" batches, and so on.
+    """Return the number of a stream of draws, for example "training" or "validation" batches.
 
     Raises:
         ValueError: for any other name.

@@ -31,6 +31,7 @@ class TrainingRequest:
     precision: str | None = None
     seed: int = 12345
     pretrained_weights: str | None = None
+    encoder: str | None = None
     continue_training: bool = False
     only_validate: bool = False
     validate_best: bool = False

@@ -17,6 +17,7 @@ from srseg.plans.managers import load_plans
 from srseg.plans.stock import STOCK_TRAINER
 from srseg.training.continuation import check_same_batches
 from srseg.training.data import unlabelled_dataset
+from srseg.training.frozen_encoder import read_encoder
 from srseg.training.merge import merged_plans
 from srseg.training.method import load_method
 from srseg.training.pretrained import load_pretrained_weights
@@ -66,6 +67,7 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
         num_epochs=request.num_epochs or trainer.num_epochs,
         time_budget_minutes=request.time_budget_minutes,
         seed=request.seed,
+        frozen_encoder=None if request.encoder is None else read_encoder(request.encoder),
     )
     trainer.disable_checkpointing = request.disable_checkpointing
     method_file = Path(trainer.output_folder_base) / "method.json"
@@ -119,6 +121,10 @@ def run_training(request: TrainingRequest) -> None:
     """
     if request.continue_training and request.pretrained_weights is not None:
         raise ValueError("--c continues a training, -pretrained_weights begins one; give one.")
+    if request.encoder is not None and request.pretrained_weights is not None:
+        raise ValueError("-encoder stays as it is, -pretrained_weights would fill it; give one.")
+    if request.encoder is not None and request.method == STOCK_TRAINER:
+        raise ValueError(f"{STOCK_TRAINER} takes no -encoder; choose a method of srseg's.")
     if request.validate_best and request.disable_checkpointing:
         raise ValueError("--val_best needs checkpoints; it excludes --disable_checkpointing.")
     device = torch.device(environment.resolve_device(request.device))

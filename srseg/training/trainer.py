@@ -8,6 +8,7 @@ override; `tests/test_nnunet_contract.py` holds their names.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import time
@@ -36,6 +37,7 @@ from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.checkpoint import restore_trainer, save_atomically, trainer_state
 from srseg.training.clock import TrainingClock
 from srseg.training.data import fold_batches, samples_of_rank, unlabelled_dataset
+from srseg.training.frozen_encoder import FrozenEncoder, agreed_encoder
 from srseg.training.guidance import GuidanceCutter
 from srseg.training.losses.joint import JointLoss, LossContext
 from srseg.training.method import PROCEDURE_BLOCKS, Method, load_method
@@ -86,6 +88,7 @@ class SRSegTrainer(nnUNetTrainer):
         self.profile = profile_for(self.device, self.configuration_manager.batch_size)
         self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
         self.guidance_cutter: GuidanceCutter | None = None
+        self.frozen_encoder: FrozenEncoder | None = None
         self._last_save = time.monotonic()
         self.stop_request = StopRequest()
 
@@ -97,6 +100,7 @@ class SRSegTrainer(nnUNetTrainer):
         num_epochs: int = 1000,
         time_budget_minutes: float | None = None,
         seed: int = 12345,
+        frozen_encoder: FrozenEncoder | None = None,
     ) -> None:
         """Set what the method file, the machine and the command line decide.
 
@@ -112,6 +116,7 @@ class SRSegTrainer(nnUNetTrainer):
                     f"{method.trainer} does not read."
                 )
         self.method, self.profile, self.seed = method, profile, seed
+        self.frozen_encoder = frozen_encoder
         self.guidance_cutter = GuidanceCutter(**method.guidance) if method.guidance else None
         self.initial_lr = float(method.optimizer["learning_rate"])
         self.weight_decay = float(method.optimizer.get("weight_decay", 0.0))
@@ -143,8 +148,27 @@ class SRSegTrainer(nnUNetTrainer):
         """Build network, optimiser and loss; the initial weights depend on the seed alone."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            super().initialize()
+            with self._encoder_installed():
+                super().initialize()
         self.dataset_class = SRSegDataset
+
+    @contextlib.contextmanager
+    def _encoder_installed(self) -> Iterator[None]:
+        """Freeze the encoder as soon as the network is built: no optimiser shall know it."""
+        if self.frozen_encoder is None:
+            yield
+            return
+        build, install = self.build_network_architecture, self.frozen_encoder.install
+
+        @functools.wraps(build)  # nnU-Net reads the signature
+        def build_and_install(*args: Any, **kwargs: Any) -> nn.Module:
+            return install(build(*args, **kwargs))
+
+        self.build_network_architecture = build_and_install
+        try:
+            yield
+        finally:
+            del self.build_network_architecture
 
     def _set_batch_size_and_oversample(self) -> None:
         """Keep the whole batch's size: the loader deals its samples to the processes."""
@@ -177,7 +201,8 @@ class SRSegTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """Return the method's optimiser; the learning rate is set at every step."""
-        return build_optimizer(self.network.parameters(), self.method.optimizer), None
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        return build_optimizer(trained, self.method.optimizer), None
 
     def get_dataloaders(self) -> tuple[Iterator[dict], Iterator[dict]]:
         """Return the iterators of training and validation batches, from where training stands."""
@@ -188,8 +213,9 @@ class SRSegTrainer(nnUNetTrainer):
         axes = tuple(range(len(manager.patch_size)))
         self.inference_allowed_mirroring_axes = axes if flips else None
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if self.is_ddp else (0, 1)
+        datasets = self.get_tr_and_val_datasets()
         return fold_batches(
-            self.get_tr_and_val_datasets(),
+            datasets,
             manager,
             self.method,
             profile=self.profile,
@@ -197,6 +223,7 @@ class SRSegTrainer(nnUNetTrainer):
             modality=self.plans_manager.plans["modality"],
             pin_memory=self.device.type == "cuda",
             unlabelled=unlabelled_dataset(self.preprocessed_dataset_folder, self.method),
+            parts=self._training_parts(datasets[0]),
             label_manager=self.label_manager,
             batch_size=self.batch_size,
             samples=samples_of_rank(self.batch_size, rank, world_size),
@@ -205,6 +232,10 @@ class SRSegTrainer(nnUNetTrainer):
             seed=self.seed,
             fold=self.fold,
         )
+
+    def _training_parts(self, dataset: SRSegDataset) -> Mapping[str, SRSegDataset] | None:
+        """Return the parts of the training cases that a step sees side by side; None for one."""
+        return None
 
     def unwrapped_network(self) -> nn.Module:
         """Return the network without DDP and compile wrappers."""
@@ -474,11 +505,12 @@ class SRSegTrainer(nnUNetTrainer):
         Raises:
             ValueError: if it cannot be continued; see `restore_trainer`.
         """
-        if not self.was_initialized:
-            self.initialize()
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
             checkpoint = load_checkpoint(checkpoint)
+        if not self.was_initialized:
+            self.frozen_encoder = agreed_encoder(self.frozen_encoder, checkpoint)
+            self.initialize()
         restore_trainer(self, checkpoint)
 
     # ---- final validation ------------------------------------------------------------------

@@ -7,13 +7,19 @@ from importlib.metadata import entry_points
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from srseg.training.alternating import SRSegTrainerAlternating
+from srseg.training.bilevel_trainer import SRSegTrainerBilevel
 from srseg.training.one_shot import SRSegTrainerOneShot
 from srseg.training.trainer import SRSegTrainer
 
 ENTRY_POINT_GROUP = "srseg.trainers"
 TRAINERS: dict[str, type[SRSegTrainer]] = {
     trainer.__name__: trainer
-    for trainer in (SRSegTrainer, SRSegTrainerAlternating, SRSegTrainerOneShot)
+    for trainer in (
+        SRSegTrainer,
+        SRSegTrainerAlternating,
+        SRSegTrainerBilevel,
+        SRSegTrainerOneShot,
+    )
 }
 
 

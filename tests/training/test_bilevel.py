@@ -47,7 +47,7 @@ def test_scalar_theta_of_a_residual_equals_the_implicit_gradient(start):
     def upper():
         return 0.5 * (theta - 1).square().sum() + (omega - 0.3).square().sum() + theta * omega[1]
 
-    found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower(), upper().sum())
+    found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower, upper().sum())
     expected = implicit(lower, lambda: upper().sum(), theta, omega)
     torch.testing.assert_close(found[0], expected, rtol=1e-9, atol=0)
     plain = torch.autograd.grad(upper().sum(), omega)[0]
@@ -64,7 +64,7 @@ def test_the_lower_loss_may_bend_as_long_as_it_sees_the_residual_alone():
     def upper():
         return (theta - 1).square().sum()
 
-    found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower(), upper())
+    found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower, upper())
     slope = 2 * omega.detach() / 1.3  # of theta*(omega) = omega^2 / 1.3
     torch.testing.assert_close(found[0], 2 * (theta.detach() - 1) * slope)
 
@@ -81,7 +81,7 @@ def test_for_another_quadratic_it_is_another_number():
         def upper():
             return (theta - 1).square().sum()
 
-        found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower(), upper())
+        found, _, _ = bilevel(theta, omega, epsilon=1e-30).hypergradient(lower, upper())
         return float(found[0] / implicit(lower, upper, theta, omega))
 
     assert of(b * b / a) == pytest.approx(1.0, rel=1e-9)
@@ -110,7 +110,7 @@ def test_in_ten_dimensions_it_is_a_rank_one_projection():
         def upper(t=theta, goal=target):
             return 0.5 * (t - goal).square().sum()
 
-        found, ratio, norm = bilevel(theta, omega).hypergradient(lower(), upper())
+        found, ratio, norm = bilevel(theta, omega).hypergradient(lower, upper())
         expected = implicit(lower, upper, theta, omega)
         torch.testing.assert_close(expected, mixing.T @ (theta - target).detach())
         direction = torch.autograd.grad(lower(), theta)[0]

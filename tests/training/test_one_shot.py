@@ -121,6 +121,20 @@ def test_first_all_parts_learn_then_the_decoders_alone(folders, tmp_path):
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
+def test_a_given_encoder_is_frozen_in_both_phases(folders, tmp_path):
+    first = started(method_file(tmp_path))
+    first.train_step(next(first.dataloader_train))
+    first.save_checkpoint(str(tmp_path / "first.pth"))
+    expected = weights_of(first.network.encoder)
+    trainer = started(method_file(tmp_path), encoder=str(tmp_path / "first.pth"), seed=4)
+    for trainer.current_epoch in (0, 1):
+        before = weights_of(trainer.network)
+        trainer.train_step(next(trainer.dataloader_train))
+        assert "registration_decoder" in moved(trainer.network, before)
+        assert not moved(trainer.network.encoder, expected)
+        assert not trainer.network.encoder.training
+
+
 def test_stopped_and_resumed_gives_the_same_weights(folders, tmp_path, monkeypatch):
     method = method_file(tmp_path)
     whole = trainer_for(method)

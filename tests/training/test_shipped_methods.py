@@ -20,7 +20,8 @@ def test_trains_and_predicts(planned, name):
     losses = trainer.logger.get_value("train_losses", None)
     assert np.isfinite(losses).all()
     logged = set().union(*trainer.logger.local_logger.get_value("train_terms", None))
-    assert logged <= set(load_method(name).losses)
+    if trainer.procedure_block in (None, "phases"):  # others log more than their losses
+        assert logged <= set(load_method(name).losses)
     folder = Path(trainer.output_folder_base)
     assert folder.name.startswith(f"{name}__")
 
