@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import torch
 
 from srseg.cli import plan_and_preprocess
 from srseg.inference.model_folder import load_checkpoint
-from srseg.networks.registration.warp import warp
+from srseg.inference.sliding_window import pad_edges
+from srseg.metrics.segmentation import dice
+from srseg.networks.registration.warp import warp_labels
+from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.method import load_method
 from srseg.training.one_shot_cases import check_whole
 from srseg.training.one_shot_options import one_shot_from_json
@@ -200,29 +204,41 @@ def test_no_label_but_the_atlas_s_is_read(own_copy, tmp_path, monkeypatch):
 
 
 def test_one_pair_is_overfitted(folders, tmp_path):
+    """Warped labels and segmentation find those of an image whose labels the training lacks."""
+    weights = {"inverse_consistency": 0.3, "smoothness": 0.1}
     method = method_file(
         tmp_path,
+        atlas="tiny_2",
         joint_share=1.0,
-        weights={"inverse_consistency": 1.0, "smoothness": 0.1},
-        optimizer={"name": "adam", "learning_rate": 0.003},
+        weights=weights,
+        optimizer={"name": "adam", "learning_rate": 0.005},
     )
-    trainer = started(method, num_epochs=1, iterations_per_epoch=60)
-    batch = next(trainer.dataloader_train)
+    trainer = started(method, num_epochs=1, iterations_per_epoch=50)
+    batch = next(b for b in trainer.dataloader_train if b["keys"][-1] == "more_1")
     pairs = paired(batch, 3)
-    # the truth of this image: the tiny case it is made of
-    name = batch["keys"][-1].replace("more", "tiny")
-    history = [trainer.train_step(batch)["terms"] for trainer.iteration in range(60)]
-    assert history[-1]["lncc"] < history[0]["lncc"] - 0.15
+    truth = trainer.dataset_class(trainer.preprocessed_dataset_folder).load_case("tiny_1")[1]
+    truth = torch.from_numpy(np.asarray(truth[:]))[None].clamp_min(0)
+    truth, _ = pad_edges(truth, pairs.valid.shape[2:])
+
+    def found():
+        trainer.network.eval()
+        with torch.no_grad():
+            fields = trainer.task.fields(*trainer.task.features(pairs))
+            segmentation = trainer.network(pairs.image_lr).seg[0].argmax(1)
+        trainer.network.train()
+        warped = warp_labels(pairs.atlas_labels, fields[0])
+        return [
+            np.mean([dice((array == k).numpy(), (truth[:, 0] == k).numpy()) for k in (1, 2)])
+            for array in (warped, segmentation)
+        ]
+
+    before = found()
+    history = [trainer.train_step(batch)["terms"] for trainer.iteration in range(50)]
+    after = found()
+    assert history[-1]["lncc"] < history[0]["lncc"] - 0.1
     assert history[-1]["segmentation"] < 0.6 * history[0]["segmentation"]
-    trainer.network.eval()
-    with torch.no_grad():
-        atlas, image = trainer.task.features(pairs)
-        phi, _ = trainer.task.fields(atlas, image)
-        inverse = trainer.network.displacement(image, atlas)
-    assert phi.abs().max() > 0.5
-    there_and_back = warp(warp(pairs.atlas_hr, phi), inverse)
-    assert (there_and_back - pairs.atlas_hr)[pairs.atlas_valid].abs().mean() < 0.3
-    assert name in {"tiny_1", "tiny_5"}
+    assert after[0] > before[0] + 0.15, (before, after)
+    assert after[1] > before[1] + 0.1, (before, after)
 
 
 def test_a_whole_training_writes_the_three_dices(folders, tmp_path):
@@ -277,8 +293,6 @@ def test_an_atlas_that_will_not_do(own_copy, tmp_path):
     refused(method_file(tmp_path, atlas="more_1"), "'more_1' has no labels of this fold")
     properties = trainer.dataset_class(str(own_copy)).load_properties(train[0])
     properties["class_locations"] = {key: [] for key in properties["class_locations"]}
-    import pickle
-
     (own_copy / f"{train[0]}.pkl").write_bytes(pickle.dumps(properties))
     refused(method_file(tmp_path, atlas=str(train[0])), "has no labels but background")
 
@@ -291,8 +305,6 @@ def test_no_images_without_labels(own_copy, tmp_path):
 
 def test_cases_must_fit_into_the_patch(folders):
     folder = folders / "nnUNet_preprocessed" / TINY_NAME / "srsegPlans_3d_fullres"
-    from srseg.preprocessing.dataset import SRSegDataset
-
     dataset = SRSegDataset(str(folder))
     shapes = [dataset.load_properties(c)["srseg"]["lr_shape"] for c in dataset.identifiers]
     largest = np.max(shapes, axis=0)
