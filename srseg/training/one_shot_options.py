@@ -34,7 +34,7 @@ class OneShotOptions:
     """
 
     atlas: str | None = None
-    joint_share: float = 0.8
+    joint_share: float = 0.85
     window: int = 9
     weights: Mapping[str, float] = field(default_factory=lambda: dict(_WEIGHTS))
     mix: tuple[float, float] = (0.6, 0.95)

@@ -10,7 +10,7 @@ from srseg.training.method import known_methods, load_method
 from tests.training.test_trainer import planned, trainer_for
 
 __all__ = ["planned"]  # a fixture
-NEED_MORE_DATA = {"SRSegTrainer_semi"}  # images without labels
+NEED_MORE_DATA = {"BiJROS", "BiJROS_pretrain", "SRSegTrainer_semi"}  # images without labels
 
 
 @pytest.mark.parametrize("name", sorted(set(known_methods()) - NEED_MORE_DATA))
