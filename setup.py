@@ -17,6 +17,7 @@ COMMANDS = (
     "preprocess",
     "train",
     "predict",
+    "register",
     "simulate",
     "convert_pairs",
     "align",

@@ -25,6 +25,7 @@ COMMANDS = (
     "preprocess",
     "train",
     "predict",
+    "register",
     "simulate",
     "convert_pairs",
     "align",

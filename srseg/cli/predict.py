@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from srseg.cli.run import quick_imports, run_command
 
@@ -37,12 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files.add_argument("-num_parts", type=int, default=1, help="calls that share the cases (1)")
     files.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
-    _add_model_flags(parser.add_argument_group("model"))
+    add_model_flags(parser.add_argument_group("model"))
     _add_running_flags(parser.add_argument_group("how it runs"))
     return parser
 
 
-def _add_model_flags(group: argparse._ArgumentGroup) -> None:
+def add_model_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that say which model is meant; `model_folder_of` reads them."""
     group.add_argument("-m", metavar="FOLDER", help="model folder, instead of -d, -tr, -p and -c")
     group.add_argument("-d", metavar="DATASET", help="id or name of the dataset it was trained on")
     group.add_argument("-tr", metavar="METHOD", help="method name, or the method file")
@@ -90,24 +92,10 @@ def _predict(args: argparse.Namespace) -> int:
 
         from srseg import environment
         from srseg.images.compression import check_level
-        from srseg.inference.model_folder import find_model
         from srseg.inference.predictor import Predictor
 
     check_level(args.compression)
-    named = {"-d": args.d, "-tr": args.tr, "-p": args.p, "-c": args.c}
-    if args.m is not None:
-        contradicting = [flag for flag, value in named.items() if value is not None]
-        if contradicting:
-            raise ValueError(f"-m names the model already; leave out {', '.join(contradicting)}.")
-        model_folder = args.m
-    else:
-        model_folder = find_model(
-            environment.required_folder("nnUNet_results"),
-            dataset=args.d,
-            plans=args.p,
-            configuration=args.c,
-            method=_method_name(args.tr),
-        )
+    model_folder = model_folder_of(args)
     device = environment.resolve_device(args.device)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -141,10 +129,33 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def model_folder_of(args: argparse.Namespace) -> str | Path:
+    """Return the model folder that the flags of `add_model_flags` name.
+
+    Raises:
+        ValueError: if -m comes with another flag, or the flags fit several models or none.
+    """
+    from srseg import environment
+    from srseg.inference.model_folder import find_model
+
+    named = {"-d": args.d, "-tr": args.tr, "-p": args.p, "-c": args.c}
+    if args.m is not None:
+        contradicting = [flag for flag, value in named.items() if value is not None]
+        if contradicting:
+            raise ValueError(f"-m names the model already; leave out {', '.join(contradicting)}.")
+        return args.m
+    return find_model(
+        environment.required_folder("nnUNet_results"),
+        dataset=args.d,
+        plans=args.p,
+        configuration=args.c,
+        method=_method_name(args.tr),
+    )
+
+
 def _method_name(name_or_file: str | None) -> str | None:
     """Return the name of a method; a method file says it itself."""
     import json
-    from pathlib import Path
 
     if name_or_file is None or not name_or_file.endswith(".json"):
         return name_or_file

@@ -211,8 +211,22 @@ class JointUNet(nn.Module):
         Raises:
             ValueError: if the shape does not fit the network.
         """
+        return self._decoder_features(self.encode(lr_image))
+
+    def encode(self, lr_image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the encoder's features of `lr_image` (B, C, z, y, x), the finest first.
+
+        Raises:
+            ValueError: if the shape does not fit the network.
+        """
         check_input(lr_image, self.input_channels, self.lr_divisor)
-        skips = self.encoder(self.input_clip(lr_image))
+        return self.encoder(self.input_clip(lr_image))
+
+    def decode(self, skips: Sequence[torch.Tensor], lr_image: torch.Tensor) -> JointOutput:
+        """Return logits and SR image from `encode(lr_image)`."""
+        return self._outputs(self._decoder_features(skips), lr_image)
+
+    def _decoder_features(self, skips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         features = self.decoder(skips)
         if self.sr_decoder is None:
             return features
@@ -223,7 +237,9 @@ class JointUNet(nn.Module):
 
     def forward(self, lr_image: torch.Tensor) -> JointOutput:
         """Return logits and SR image of `lr_image` (B, C, z, y, x) on the HR grid."""
-        features = self.trunk(lr_image)
+        return self._outputs(self.trunk(lr_image), lr_image)
+
+    def _outputs(self, features: list[torch.Tensor], lr_image: torch.Tensor) -> JointOutput:
         logits, sr_image = self.hr_stage(features[0], lr_image)
         if self.sr_decoder is not None:
             features[0] = features[0].chunk(2, 1)[0]

@@ -16,6 +16,7 @@ from typing import Any
 from srseg.plans.stock import STOCK_TRAINER
 from srseg.training.adversarial_options import adversarial_from_json
 from srseg.training.levels import levels_from_json
+from srseg.training.one_shot_options import one_shot_from_json
 from srseg.training.phases import phases_from_json
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
@@ -32,6 +33,7 @@ _BLOCK_READERS = {
     "phases": phases_from_json,
     "adversarial": adversarial_from_json,
     "bilevel": levels_from_json,
+    "one_shot": one_shot_from_json,
 }
 _REQUIRED = ("name", "trainer", "losses", "optimizer")
 _OPTIONAL = ("description", "input", "network", "augmentation", "unlabelled", "guidance")

@@ -19,6 +19,7 @@ _STREAMS = {
     "validation": 1,
     "guidance": 2,
     "discriminator": 3,
+    "one_shot": 5,
     # of a bi-level training: the batches of its levels, and which cases each sees
     "lower": 10,
     "upper": 11,

@@ -9,12 +9,19 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from srseg.training.adversarial import SRSegTrainerGAN
 from srseg.training.alternating import SRSegTrainerAlternating
 from srseg.training.bilevel_trainer import SRSegTrainerBilevel
+from srseg.training.one_shot import SRSegTrainerOneShot
 from srseg.training.trainer import SRSegTrainer
 
 ENTRY_POINT_GROUP = "srseg.trainers"
 TRAINERS: dict[str, type[SRSegTrainer]] = {
     trainer.__name__: trainer
-    for trainer in (SRSegTrainer, SRSegTrainerAlternating, SRSegTrainerGAN, SRSegTrainerBilevel)
+    for trainer in (
+        SRSegTrainer,
+        SRSegTrainerAlternating,
+        SRSegTrainerGAN,
+        SRSegTrainerBilevel,
+        SRSegTrainerOneShot,
+    )
 }
 
 

@@ -11,7 +11,7 @@ from srseg.training.method import known_methods, load_method
 from tests.training.test_trainer import planned, trainer_for
 
 __all__ = ["planned"]  # a fixture
-NEED_MORE_DATA = {"SRSegTrainer_semi"}  # images without labels
+NEED_MORE_DATA = {"BiJROS", "BiJROS_pretrain", "SRSegTrainer_semi"}  # images without labels
 LOGGED_BESIDE = defaultdict(
     set,
     SRSegTrainerGAN={"adversarial", "discriminator", "score_real", "score_made"},

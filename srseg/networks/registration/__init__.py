@@ -1,0 +1,1 @@
+"""Deformable registration: warping, and a network that registers as well as segments."""
