@@ -16,7 +16,7 @@ from srseg.training.bilevel import BilevelOptimizer
 from srseg.training.data import unlabelled_dataset
 from srseg.training.losses.joint import SR_TERMS, JointLoss
 from srseg.training.method import Method
-from srseg.training.one_shot_cases import check_whole, chosen_atlas
+from srseg.training.one_shot_cases import chosen_atlas, whole_cases
 from srseg.training.one_shot_options import OneShotOptions, one_shot_from_json
 from srseg.training.one_shot_task import OneShotTask, Pairs, paired
 from srseg.training.one_shot_validation import validate_registration
@@ -123,11 +123,23 @@ class SRSegTrainerOneShot(SRSegTrainer):
     def get_tr_and_val_datasets(self) -> tuple[SRSegDataset, SRSegDataset]:
         """Return the atlas alone, and the fold's validation cases."""
         folder, patch = self.preprocessed_dataset_folder, self.configuration_manager.patch_size
-        atlas = SRSegDataset(folder, [self.atlas()])
-        for dataset in (atlas, unlabelled_dataset(folder, self.method)):
-            check_whole(dataset, patch)
+        atlas, _ = whole_cases(SRSegDataset(folder, [self.atlas()]), patch)
         _, val_keys = self.do_split()
         return atlas, SRSegDataset(folder, list(val_keys))
+
+    def unlabelled_cases(self) -> SRSegDataset:
+        """Return the cases without labels that fit into the patch; others are logged."""
+        cases, larger = whole_cases(
+            super().unlabelled_cases(), self.configuration_manager.patch_size
+        )
+        if larger:
+            names = ", ".join(f"{case} {shape}" for case, shape in sorted(larger.items())[:5])
+            more = ", ..." if len(larger) > 5 else ""
+            self.print_to_log_file(
+                f"{len(larger)} of {len(larger) + len(cases.identifiers)} cases without labels are "
+                f"larger than the LR patch and left out: {names}{more}"
+            )
+        return cases
 
     # ---- training -----------------------------------------------------------------------
 

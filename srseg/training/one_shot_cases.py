@@ -40,27 +40,34 @@ def chosen_atlas(wanted: str | None, labelled: SRSegDataset, unlabelled: SRSegDa
     return atlas
 
 
-def check_whole(dataset: SRSegDataset, lr_patch_size: Sequence[int]) -> None:
-    """Check that every case fits into the patch: registration sees whole cases.
+def whole_cases(
+    dataset: SRSegDataset, lr_patch_size: Sequence[int]
+) -> tuple[SRSegDataset, dict[str, tuple[int, ...]]]:
+    """Return the cases that fit into the patch, and the LR shapes of those that do not.
+
+    Registration sees whole cases. Plans know the sizes of labelled cases alone, so a few without
+    labels may be larger.
 
     Args:
         dataset: of preprocessed cases.
         lr_patch_size: of the configuration; with two axes a case must be one slice.
 
     Raises:
-        ValueError: naming the first case that is larger, and the size that all need.
+        ValueError: if none fits, naming the first case and the size that all need.
     """
     patch = (1, *lr_patch_size)[-3:]
     shapes = {case: _lr_shape(dataset, case) for case in dataset.identifiers}
-    larger = [case for case, shape in shapes.items() if np.any(np.greater(shape, patch))]
-    if larger:
-        needed = tuple(int(n) for n in np.max(list(shapes.values()), axis=0))
+    larger = {case: shape for case, shape in shapes.items() if np.any(np.greater(shape, patch))}
+    if len(larger) == len(shapes):
+        first, needed = next(iter(larger)), np.max(list(shapes.values()), axis=0)
         raise ValueError(
-            f"case {larger[0]} with {shapes[larger[0]]} LR voxels is larger than the patch "
+            f"case {first} with {shapes[first]} LR voxels is larger than the patch "
             f"{tuple(int(n) for n in patch)}, as are {len(larger)} of {len(shapes)} cases; "
-            "one-shot training needs whole cases: use 3d_patchfree, raise its patch_size in the "
-            f"plans to {needed} or more, or leave the cases out."
+            "one-shot training needs whole cases: use 3d_patchfree, or raise its patch_size in "
+            f"the plans to {tuple(int(n) for n in needed)} or more."
         )
+    fitting = [case for case in shapes if case not in larger]
+    return SRSegDataset(dataset.source_folder, fitting), larger
 
 
 def _lr_shape(dataset: SRSegDataset, case: str) -> tuple[int, ...]:

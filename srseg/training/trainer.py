@@ -222,7 +222,7 @@ class SRSegTrainer(nnUNetTrainer):
             position=(self.current_epoch, self.iteration),
             modality=self.plans_manager.plans["modality"],
             pin_memory=self.device.type == "cuda",
-            unlabelled=unlabelled_dataset(self.preprocessed_dataset_folder, self.method),
+            unlabelled=self.unlabelled_cases(),
             parts=self._training_parts(datasets[0]),
             label_manager=self.label_manager,
             batch_size=self.batch_size,
@@ -236,6 +236,10 @@ class SRSegTrainer(nnUNetTrainer):
     def _training_parts(self, dataset: SRSegDataset) -> Mapping[str, SRSegDataset] | None:
         """Return the parts of the training cases that a step sees side by side; None for one."""
         return None
+
+    def unlabelled_cases(self) -> SRSegDataset | None:
+        """Return the cases without labels that training draws from, None where it needs none."""
+        return unlabelled_dataset(self.preprocessed_dataset_folder, self.method)
 
     def unwrapped_network(self) -> nn.Module:
         """Return the network without DDP and compile wrappers."""

@@ -19,7 +19,7 @@ from srseg.metrics.segmentation import dice
 from srseg.networks.registration.warp import warp_labels
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.method import load_method
-from srseg.training.one_shot_cases import check_whole
+from srseg.training.one_shot_cases import whole_cases
 from srseg.training.one_shot_options import one_shot_from_json
 from srseg.training.one_shot_task import paired
 from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
@@ -306,16 +306,25 @@ def test_no_images_without_labels(own_copy, tmp_path):
 def test_cases_must_fit_into_the_patch(folders):
     folder = folders / "nnUNet_preprocessed" / TINY_NAME / "srsegPlans_3d_fullres"
     dataset = SRSegDataset(str(folder))
-    shapes = [dataset.load_properties(c)["srseg"]["lr_shape"] for c in dataset.identifiers]
-    largest = np.max(shapes, axis=0)
-    check_whole(dataset, largest)
+    sizes = {c: dataset.load_properties(c)["srseg"]["lr_shape"] for c in dataset.identifiers}
+    shapes = np.array(list(sizes.values()))
+    largest = shapes.max(0)
+    everything, larger = whole_cases(dataset, largest)
+    assert everything.identifiers == dataset.identifiers
+    assert larger == {}
     for axis in range(3):
         small = largest.copy()
         small[axis] -= 1
-        with pytest.raises(ValueError, match=r"case tiny_\d .* larger than the patch"):
-            check_whole(dataset, small)
+        too_large = {case for case, shape in sizes.items() if shape[axis] > small[axis]}
+        if len(too_large) == len(sizes):
+            with pytest.raises(ValueError, match=r"case tiny_\d .* larger than the patch"):
+                whole_cases(dataset, small)
+        else:
+            rest, larger = whole_cases(dataset, small)
+            assert set(larger) == too_large
+            assert set(rest.identifiers) == set(sizes) - too_large
     with pytest.raises(ValueError, match="is larger than the patch"):
-        check_whole(dataset, largest[1:])  # a 2d configuration takes single slices
+        whole_cases(dataset, largest[1:])  # a 2d configuration takes single slices
 
 
 def test_another_method_s_checkpoint_is_refused(folders, tmp_path):
