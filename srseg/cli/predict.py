@@ -54,15 +54,15 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-chk", default="checkpoint_final.pth", help="checkpoint file (checkpoint_final.pth)"
     )
+
+
+def _add_running_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-adapter",
         metavar="FOLDER",
         help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
         "images are then in the adapted images' units",
     )
-
-
-def _add_running_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-device", default="auto", help="auto, cuda, cpu or mps (auto)")
     group.add_argument(
         "-step_size", type=float, default=0.5, help="distance of tiles as a fraction of one (0.5)"

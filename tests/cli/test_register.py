@@ -47,3 +47,9 @@ def test_a_mistake_is_one_line(scans, capsys, kind):
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (scans / "out").exists()
+
+
+def test_only_flags_that_do_something(scans):
+    """Flags are shared with srseg_predict; an adapter is not among them."""
+    with pytest.raises(SystemExit):
+        run(scans, "-adapter", "x")
