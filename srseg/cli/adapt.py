@@ -58,9 +58,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("-seed", type=int, default=0, help="of weights and batches (0)")
     add(
         "-units",
-        choices=("source", "input"),
-        default="source",
-        help="adapted images are in the source images' units, or each stays in its own (source)",
+        choices=("input", "source"),
+        default="input",
+        help="each adapted image stays in its own units, or all are in the source images' (input)",
     )
     add(
         "-weights",
@@ -87,8 +87,8 @@ def _add_apply(commands: argparse._SubParsersAction) -> None:
         "apply",
         help="write adapted images",
         description="Write each image of IN in the look of the source domain, under the same name "
-        "and in the same place, as float32 (PNG and BMP: as the input's integers). Values are in "
-        "the source images' units, unless the adapter was trained with -units input. "
+        "and in the same place, as float32 (PNG and BMP: as the input's integers). Values stay in "
+        "each image's own units, unless the adapter was trained with -units source. "
         "srseg_predict -adapter does the same on the fly.",
     )
     add = parser.add_argument

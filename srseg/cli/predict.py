@@ -61,7 +61,7 @@ def _add_running_flags(group: argparse._ArgumentGroup) -> None:
         "-adapter",
         metavar="FOLDER",
         help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
-        "images are then in the adapted images' units",
+        "images are then super-resolved adapted images",
     )
     group.add_argument("-device", default="auto", help="auto, cuda, cpu or mps (auto)")
     group.add_argument(

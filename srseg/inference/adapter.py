@@ -3,8 +3,8 @@
 The source domain is the one that the joint network was trained on. An adapter is a folder with
 `adapter.json` and, where the method has a network, `checkpoint_final.pth`; it works in front of any
 network. Intensities go through three steps: each channel's body to [-1, 1] (`preprocessing/body`),
-the translation, and back to raw values by the source domain's map (its volumes' medians) or, with
-`units` "input", by the volume's own.
+the translation, and back to raw values by the volume's own map or, with `units` "source", by the
+source domain's (its volumes' medians).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AdapterDescription:
     patch_size: tuple[int, ...]
     network: dict[str, Any]
     source_frame: list[list[float]]
-    units: str = "source"
+    units: str = "input"
     reader: str = ""
     quantiles: list[list[float]] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)

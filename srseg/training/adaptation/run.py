@@ -71,7 +71,7 @@ class AdaptationRequest:
     seed: int = 0
     device: str = "auto"
     continue_training: bool = False
-    units: str = "source"
+    units: str = "input"
     weights: Mapping[str, float] = field(default_factory=dict)
     plans_name: str = "srsegPlans"
     configuration: str = "3d_fullres"
