@@ -56,7 +56,7 @@ setup(
     ],
     extras_require={
         "demo": ["nilearn>=0.11"],  # its wheel carries the MNI152 templates the demo is made of
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "nilearn>=0.11"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "nilearn>=0.11"],
         "dev": ["ruff>=0.8", "pre-commit>=3.7"],
     },
     entry_points={

@@ -44,7 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable in FOLDER_VARIABLES:
         (root / variable).mkdir()
         os.environ[variable] = str(root / variable)
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        _take_one_core(int(worker.removeprefix("gw")))
+    os.environ.setdefault("OMP_NUM_THREADS", "2" if worker is None else "1")
+
+
+def _take_one_core(number: int) -> None:
+    """Give this process a core of its own: threads of two test processes wait for each other."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 @pytest.fixture(scope="session")
