@@ -64,12 +64,13 @@ def test_without_trust_nothing_is_imported(user_module):
     assert not user_module.was_imported
 
 
-def test_a_method_that_names_one_needs_trust_too(user_module, make_method):
+def test_a_method_that_names_one_needs_trust_too(user_module, make_method, checkpoint_of):
     record = {"import_path": user_module.path(), "channels": list(user_module.widths)}
     method = make_method("Own", user_encoder=record)
-    trainer = trainer_for(method=method)
-    with pytest.raises(ValueError, match="would run code of somebody"):
-        trainer.initialize()
+    for encoder in (None, str(checkpoint_of())):
+        trainer = trainer_for(method=method, encoder=encoder)
+        with pytest.raises(ValueError, match="would run code of somebody"):
+            trainer.initialize()
     assert not user_module.was_imported
     trainer_for(method=method, trust=True).initialize()
     assert user_module.was_imported
