@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _NUMBERS = itertools.count()  # no two modules of a test run share a name
-_SOURCE = '''
+_SOURCE = """
 from pathlib import Path
 
 import torch
@@ -65,7 +65,7 @@ def number():
 
 def needs(file):
     return Mine()
-'''
+"""
 
 
 @dataclass(frozen=True)
