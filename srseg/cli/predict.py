@@ -54,6 +54,9 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-chk", default="checkpoint_final.pth", help="checkpoint file (checkpoint_final.pth)"
     )
+    group.add_argument(
+        "--trust", action="store_true", help="run the code of a model whose encoder is a user's own"
+    )
 
 
 def _add_running_flags(group: argparse._ArgumentGroup) -> None:
@@ -105,6 +108,7 @@ def _predict(args: argparse.Namespace) -> int:
         model_folder,
         args.f,
         checkpoint_name=args.chk,
+        trust=args.trust,
         device=device,
         step_size=args.step_size,
         use_mirroring=not args.disable_tta,

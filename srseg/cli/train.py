@@ -32,7 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("-precision", help="fp32, bf16 or fp16 (fp16 on CUDA, bf16 on CPUs that have it)")
     add("-seed", type=int, default=12345, help="seed of weights and batches (12345)")
     add("-pretrained_weights", metavar="FILE", help="checkpoint to start from, ours or nnU-Net's")
-    add("-encoder", metavar="FILE", help="checkpoint whose encoder is taken over and never changes")
+    add(
+        "-encoder",
+        metavar="FILE",
+        help="encoder that never changes: a checkpoint's or, with --trust, a module of your own by "
+        "import path, package.module:Class",
+    )
+    add("--trust", action="store_true", help="run the code that -encoder names by import path")
     add(
         "--npz",
         "--save_probabilities",
@@ -71,6 +77,7 @@ def _train(args: argparse.Namespace) -> int:
             seed=args.seed,
             pretrained_weights=args.pretrained_weights,
             encoder=args.encoder,
+            trust=args.trust,
             continue_training=args.c,
             only_validate=args.val,
             validate_best=args.val_best,

@@ -3,7 +3,8 @@
 A model folder `METHOD__PLANS__CONFIGURATION` holds `plans.json`, `dataset.json`, `method.json` and
 `fold_k/checkpoint_*.pth`; where a checkpoint records plans, labels and method itself, these count
 (see `records.py`). The network is rebuilt from the plans through an allow-list and weights are
-read with `weights_only=True`: opening somebody else's model never runs their code.
+read with `weights_only=True`: opening somebody else's model never runs their code. A model with a
+user's own encoder names code to import, and is opened only with `trust`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import nn
 
 from srseg.inference.records import agreed_record
 from srseg.networks.build import build_network
+from srseg.networks.user_encoder import check_trusted, user_encoder_of
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import SRSegConfigurationManager, SRSegPlansManager
 from srseg.plans.stock import is_stock_folder
@@ -47,6 +49,7 @@ class TrainedModel:
         folds: the folds that were read, numbers or "all".
         weights: one state dict per fold; none in a predictor's `model`.
         mirroring_axes: axes test-time flips may use, as counted by the network; None for none.
+        trust: whether a user's encoder may be imported.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class TrainedModel:
     folds: tuple[int | str, ...]
     weights: list[dict[str, torch.Tensor]]
     mirroring_axes: tuple[int, ...] | None
+    trust: bool = False
 
 
 def _numpy_globals() -> list[Any]:
@@ -101,6 +105,7 @@ def open_model(
     folds: Sequence[int | str] | None = None,
     *,
     checkpoint_name: str = FINAL_CHECKPOINT,
+    trust: bool = False,
 ) -> TrainedModel:
     """Return the trained model in `folder`.
 
@@ -109,12 +114,14 @@ def open_model(
         folds: which folds to average; None takes every numbered fold that has the checkpoint, or
             `fold_all` when there is no numbered one.
         checkpoint_name: file name inside the fold folders.
+        trust: open a model with a user's own encoder too, whose code building the network runs.
 
     Raises:
         FileNotFoundError: if the folder, a file of it, a fold or a checkpoint is missing; what
             there is gets listed.
         ValueError: if a checkpoint is damaged, the folds were trained with different
-            configurations, plans or labels, or nnU-Net's own trainer has trained them.
+            configurations, plans or labels, or nnU-Net's own trainer has trained them; or if
+            there is a user's encoder and no trust.
     """
     folder = Path(folder)
     if is_stock_folder(folder):
@@ -133,17 +140,21 @@ def open_model(
         folder, checkpoints, plans=plans, dataset_json=dataset_json, method=method
     )
     plans_manager = SRSegPlansManager(record.plans)
+    configuration_manager = plans_manager.get_configuration(record.configuration)
+    import_path = user_encoder_of(configuration_manager.configuration["architecture"])
+    check_trusted(import_path, trust=trust, where=str(folder))
     axes = checkpoints[chosen[0]].get("inference_allowed_mirroring_axes")
     logger.info("model %s, fold %s, %s", folder, ", ".join(map(str, chosen)), checkpoint_name)
     return TrainedModel(
         folder=folder,
         plans_manager=plans_manager,
-        configuration_manager=plans_manager.get_configuration(record.configuration),
+        configuration_manager=configuration_manager,
         dataset_json=record.dataset_json,
         method=record.method,
         folds=chosen,
         weights=[checkpoints[fold]["network_weights"] for fold in chosen],
         mirroring_axes=tuple(axes) if axes is not None else None,
+        trust=trust,
     )
 
 
@@ -160,6 +171,7 @@ def rebuilt_network(model: TrainedModel) -> nn.Module:
             model.plans_manager, model.configuration_manager, model.dataset_json
         ),
         model.plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads,
+        trust=model.trust,
     )
     for fold, weights in zip(model.folds, model.weights, strict=True):
         try:

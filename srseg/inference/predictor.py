@@ -85,6 +85,7 @@ class Predictor:
         folds: Sequence[int | str] | None = None,
         *,
         checkpoint_name: str = FINAL_CHECKPOINT,
+        trust: bool = False,
         **settings: Any,
     ) -> Predictor:
         """Return the predictor of a trained model.
@@ -93,14 +94,16 @@ class Predictor:
             folder: a model folder.
             folds: which to average; None takes all there are.
             checkpoint_name: file name inside the fold folders.
+            trust: import the user's own encoder that the model may name; this runs its code.
             **settings: the fields of `PredictionSettings`, such as `device="cpu"`.
 
         Raises:
             FileNotFoundError: if the folder lacks a file, a fold or a checkpoint.
-            ValueError: if a checkpoint is damaged, or does not fit the plans' network.
+            ValueError: if a checkpoint is damaged, or does not fit the plans' network, or the model
+                has a user's encoder and there is no trust.
         """
         chosen_settings = PredictionSettings(**settings)  # a wrong name fails before files are read
-        model = open_model(folder, folds, checkpoint_name=checkpoint_name)
+        model = open_model(folder, folds, checkpoint_name=checkpoint_name, trust=trust)
         network = rebuilt_network(model)
         predictor = cls(
             network,

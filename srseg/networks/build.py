@@ -2,7 +2,8 @@
 
 Plans name classes by dotted paths. Only classes of torch's layers, of
 dynamic_network_architectures and of this package are looked up, and only `nn.Module` classes
-are accepted: opening someone else's model never runs their code.
+are accepted: opening someone else's model never runs their code. The one exception, a user's own
+encoder, is refused unless the caller says `trust`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ import torch
 from torch import nn
 
 from srseg.networks.shallow_convolutions import make_shallow_safe
+from srseg.networks.user_encoder import (
+    USER_ENCODER,
+    check_trusted,
+    install_user_encoder,
+    user_encoder_of,
+)
 
 ALLOWED_PREFIXES = ("srseg.networks.", "dynamic_network_architectures.", "torch.nn.")
 _NEED_TIMM = (  # srseg does not use timm: its torchvision may be unusable beside a CPU torch
@@ -60,6 +67,7 @@ def build_network(
     num_classes: int,
     *,
     deep_supervision: bool = False,
+    trust: bool = False,
     device: str | torch.device | None = None,
 ) -> nn.Module:
     """Return the network that the `architecture` entry of a configuration describes.
@@ -70,10 +78,14 @@ def build_network(
         input_channels: channels of the LR image.
         num_classes: channels of the logits.
         deep_supervision: passed on to networks that know it.
-        device: where the weights are made; "meta" makes none, for counting only.
+        trust: import the user's encoder that the arguments may name, see
+            `srseg.networks.user_encoder`.
+        device: where the weights are made; "meta" makes none, for counting only: the planned
+            encoder then stands for a user's, which is not imported.
 
     Raises:
-        ValueError: if a class or an argument is unknown, or an argument is missing.
+        ValueError: if a class or an argument is unknown, an argument is missing, or there is a
+            user's encoder and no trust.
     """
     if set(architecture) != set(_ARCHITECTURE_KEYS):
         raise ValueError(
@@ -82,6 +94,11 @@ def build_network(
         )
     network_class = resolve_module_class(architecture["network_class_name"])
     options = dict(architecture["arch_kwargs"])
+    user_encoder = options.pop(USER_ENCODER, None)
+    only_counted = device is not None and torch.device(device).type == "meta"
+    if not only_counted:
+        import_path = user_encoder_of(architecture)
+        check_trusted(import_path, trust=trust, where="the network of the plans or the method")
     for name in architecture["_kw_requires_import"]:
         if name not in options:
             raise ValueError(
@@ -98,7 +115,11 @@ def build_network(
         network = network_class(**options)
     if hasattr(network, "initialize"):  # nnU-Net's own networks; ours start initialised
         network.apply(network.initialize)
-    return make_shallow_safe(network)
+    network = make_shallow_safe(network)
+    if user_encoder is None or only_counted:
+        return network
+    with nullcontext() if device is None else torch.device(device):
+        return install_user_encoder(network, user_encoder)
 
 
 def _check_arguments(network_class: type[nn.Module], options: Mapping[str, Any]) -> None:

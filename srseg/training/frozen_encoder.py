@@ -12,7 +12,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ import torch
 from torch import nn
 
 from srseg.inference.model_folder import load_checkpoint
+from srseg.networks.freezing import PLACES, encoder_place, freeze
 
 logger = logging.getLogger(__name__)
-
-PLACES = ("encoder", "segmenter.encoder")  # of networks on the LR grid, and of serial ones
 
 
 @dataclass(frozen=True)
@@ -110,22 +108,6 @@ def agreed_encoder(
     return None if recorded is None else FrozenEncoder(recorded["source"], recorded["digest"])
 
 
-def encoder_place(network: nn.Module) -> str:
-    """Return the dotted name of a network's encoder.
-
-    Raises:
-        ValueError: if it has none.
-    """
-    modules = dict(network.named_modules())
-    for place in PLACES:
-        if place in modules:
-            return place
-    raise ValueError(
-        f"{type(network).__name__} has no encoder to fill by -encoder; networks that have one hold "
-        f"it as {' or '.join(PLACES)}."
-    )
-
-
 def fill_encoder(encoder: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Copy `weights` into `encoder`, which must be the same tensor for tensor.
 
@@ -152,19 +134,6 @@ def fill_encoder(encoder: nn.Module, weights: Mapping[str, torch.Tensor], source
             "method's network so that they agree."
         )
     encoder.load_state_dict(taken)
-
-
-def freeze(module: nn.Module) -> None:
-    """Take gradients from `module` for good and keep it in eval mode, through `train()` too."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    module.eval()
-    module.train = partial(_stay, module)  # a parent's train() calls this one
-
-
-def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    return module
 
 
 def _shape(tensor: torch.Tensor | None) -> str:

@@ -32,6 +32,7 @@ class TrainingRequest:
     seed: int = 12345
     pretrained_weights: str | None = None
     encoder: str | None = None
+    trust: bool = False
     continue_training: bool = False
     only_validate: bool = False
     validate_best: bool = False

@@ -12,6 +12,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 
 from srseg import environment
 from srseg.inference.model_folder import load_checkpoint
+from srseg.networks.user_encoder import check_trusted, is_import_path
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import load_plans
 from srseg.plans.stock import STOCK_TRAINER
@@ -31,6 +32,7 @@ from srseg.training.request import (
 from srseg.training.stock import run_stock_training
 from srseg.training.trainer import SRSegTrainer
 from srseg.training.trainers import trainer_class
+from srseg.training.user_encoder import add_user_encoder
 
 
 def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTrainer:
@@ -41,6 +43,9 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
             that is not preprocessed or lacks the unlabelled cases that the method asks for, or
             options that contradict each other.
     """
+    own_encoder = request.encoder is not None and is_import_path(request.encoder)
+    if own_encoder:
+        check_trusted(request.encoder, trust=request.trust, where="-encoder")
     preprocessed = environment.required_folder("nnUNet_preprocessed")
     environment.required_folder("nnUNet_results")
     name = dataset_name(request.dataset, preprocessed)
@@ -54,6 +59,8 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
         unlabelled_dataset(data_folder, method)
     dataset_json = load_json(str(folder / "dataset.json"))
     plans = merged_plans(plans_manager, request.configuration, method, dataset_json)
+    if own_encoder:
+        add_user_encoder(plans, request.configuration, request.encoder, dataset_json, device)
     plans["continue_training"] = request.continue_training
     trainer_type = trainer_class(method.trainer)
     if method.name != trainer_type.__name__:  # nnU-Net names the model folder after the class
@@ -67,7 +74,10 @@ def build_trainer(request: TrainingRequest, device: torch.device) -> SRSegTraine
         num_epochs=request.num_epochs or trainer.num_epochs,
         time_budget_minutes=request.time_budget_minutes,
         seed=request.seed,
-        frozen_encoder=None if request.encoder is None else read_encoder(request.encoder),
+        frozen_encoder=read_encoder(request.encoder)
+        if request.encoder and not own_encoder
+        else None,
+        trust=request.trust,
     )
     trainer.disable_checkpointing = request.disable_checkpointing
     method_file = Path(trainer.output_folder_base) / "method.json"

@@ -47,6 +47,7 @@ from srseg.training.profile import Profile, profile_for
 from srseg.training.progress_log import ProgressLog
 from srseg.training.randomness import fold_number, generator_of, stream_number
 from srseg.training.stopping import StopRequest
+from srseg.training.user_encoder import check_same_user_encoder
 from srseg.training.validation import ValidationRequest, validate
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class SRSegTrainer(nnUNetTrainer):
         self.clock = TrainingClock(self.num_epochs, self.profile.iterations_per_epoch)
         self.guidance_cutter: GuidanceCutter | None = None
         self.frozen_encoder: FrozenEncoder | None = None
+        self.trust = False
         self._last_save = time.monotonic()
         self.stop_request = StopRequest()
 
@@ -101,6 +103,7 @@ class SRSegTrainer(nnUNetTrainer):
         time_budget_minutes: float | None = None,
         seed: int = 12345,
         frozen_encoder: FrozenEncoder | None = None,
+        trust: bool = False,
     ) -> None:
         """Set what the method file, the machine and the command line decide.
 
@@ -116,7 +119,7 @@ class SRSegTrainer(nnUNetTrainer):
                     f"{method.trainer} does not read."
                 )
         self.method, self.profile, self.seed = method, profile, seed
-        self.frozen_encoder = frozen_encoder
+        self.frozen_encoder, self.trust = frozen_encoder, trust
         self.guidance_cutter = GuidanceCutter(**method.guidance) if method.guidance else None
         self.initial_lr = float(method.optimizer["learning_rate"])
         self.weight_decay = float(method.optimizer.get("weight_decay", 0.0))
@@ -135,13 +138,15 @@ class SRSegTrainer(nnUNetTrainer):
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
+        trust: bool = False,
     ) -> nn.Module:
-        """Return the network the plans describe."""
+        """Return the network the plans describe; `trust` lets it import a user's encoder."""
         return build_network(
             configuration_manager.configuration["architecture"],
             num_input_channels,
             num_output_channels,
             deep_supervision=enable_deep_supervision,
+            trust=trust,
         )
 
     def initialize(self) -> None:
@@ -155,14 +160,16 @@ class SRSegTrainer(nnUNetTrainer):
     @contextlib.contextmanager
     def _encoder_installed(self) -> Iterator[None]:
         """Freeze the encoder as soon as the network is built: no optimiser shall know it."""
-        if self.frozen_encoder is None:
+        if self.frozen_encoder is None and not self.trust:
             yield
             return
-        build, install = self.build_network_architecture, self.frozen_encoder.install
+        build, encoder = self.build_network_architecture, self.frozen_encoder
+        more = {"trust": True} if self.trust else {}  # nnU-Net's own signature has no such argument
 
         @functools.wraps(build)  # nnU-Net reads the signature
         def build_and_install(*args: Any, **kwargs: Any) -> nn.Module:
-            return install(build(*args, **kwargs))
+            network = build(*args, **kwargs, **more)
+            return network if encoder is None else encoder.install(network)
 
         self.build_network_architecture = build_and_install
         try:
@@ -513,6 +520,7 @@ class SRSegTrainer(nnUNetTrainer):
         if not isinstance(checkpoint, dict):
             checkpoint = load_checkpoint(checkpoint)
         if not self.was_initialized:
+            check_same_user_encoder(self, checkpoint)
             self.frozen_encoder = agreed_encoder(self.frozen_encoder, checkpoint)
             self.initialize()
         restore_trainer(self, checkpoint)

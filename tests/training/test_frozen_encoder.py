@@ -3,7 +3,6 @@
 import copy
 import inspect
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from torch import nn
 from srseg.inference.model_folder import load_checkpoint
 from srseg.inference.predictor import Predictor
 from srseg.networks.build import resolve_module_class
+from srseg.networks.freezing import encoder_place
 from srseg.training.checkpoint import save_atomically
-from srseg.training.frozen_encoder import encoder_place, fill_encoder, freeze, read_encoder
+from srseg.training.frozen_encoder import fill_encoder, read_encoder
 from srseg.training.method import load_method
 from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
 from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
@@ -143,17 +143,6 @@ def test_another_width_names_both_shapes():
         fill_encoder(narrow, wide.state_dict(), "wide.pth")
 
 
-def test_it_stays_in_eval_through_everything():
-    parent = nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm1d(3)))
-    freeze(parent[1])
-    parent.train()
-    copied = copy.deepcopy(parent)
-    for network in (parent, copied.train(), pickle.loads(pickle.dumps(parent)).train()):
-        assert network[0].training
-        assert not network[1].training
-        assert not network[1][0].training
-
-
 def test_a_segmenter_s_encoder_passes_gradients_to_the_sr_network(make_method, checkpoint_of):
     options = {"sr_network": {"name": "edsr", "width": 4, "num_blocks": 1}, "features_per_stage": 4}
     method = make_method("Serial", "BiLevel", **options)
@@ -238,8 +227,6 @@ def test_what_is_no_encoder_is_refused(tmp_path, planned, make_method):
     torch.save({"network_weights": {}, "other": Nobody()}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match="could run code"):
         read_encoder(tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="Linear has no encoder to fill by -encoder"):
-        encoder_place(nn.Linear(2, 2))
     run = {"dataset": "1", "configuration": "3d_fullres", "fold": 0, "encoder": "e.pth"}
     with pytest.raises(ValueError, match="-pretrained_weights would fill it; give one"):
         run_training(TrainingRequest(**run, pretrained_weights="p.pth"))
