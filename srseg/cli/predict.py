@@ -38,7 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files.add_argument("-num_parts", type=int, default=1, help="calls that share the cases (1)")
     files.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
-    add_model_flags(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_model_flags(model)
+    model.add_argument(
+        "-adapter",
+        metavar="FOLDER",
+        help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
+        "images are then in the adapted images' units",
+    )
     _add_running_flags(parser.add_argument_group("how it runs"))
     return parser
 
@@ -53,12 +60,6 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
     group.add_argument(
         "-chk", default="checkpoint_final.pth", help="checkpoint file (checkpoint_final.pth)"
-    )
-    group.add_argument(
-        "-adapter",
-        metavar="FOLDER",
-        help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
-        "images are then in the adapted images' units",
     )
 
 

@@ -47,3 +47,9 @@ def test_a_mistake_is_one_line(scans, capsys, kind):
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (scans / "out").exists()
+
+
+def test_an_adapter_is_not_taken_and_then_ignored(scans):
+    write_registering_model(scans / "nnUNet_results")
+    with pytest.raises(SystemExit):
+        run(scans, "-adapter", "nowhere")
