@@ -156,9 +156,18 @@ class Registrar:
             file: on any grid in the moving scan's world, such as its HR grid.
             registration: of the scans.
             fixed: the fixed scan.
+
+        Raises:
+            ValueError: if it cannot be used, or none of it would be seen.
         """
         labels, properties = read_segmentation(self.reader_writer, file)
-        return warped_labels(labels[0], grid_of(properties, labels.shape), registration, fixed.grid)
+        grid = grid_of(properties, labels.shape)
+        if not _indices_in(grid, registration, fixed.grid)[1].any():
+            raise ValueError(
+                f"the label map {file} does not lie where the moving scan does; give that of the "
+                "moving scan."
+            )
+        return warped_labels(labels[0], grid, registration, fixed.grid)
 
 
 def warped_image(moving: Scan, registration: Registration, fixed: Grid) -> np.ndarray:
