@@ -108,9 +108,14 @@ def convert_pairs(
 
     Raises:
         FileNotFoundError: if a folder or its images are missing.
-        ValueError: if files do not match, or the labels cannot be declared.
+        ValueError: if files do not match or lie in `target`, or the labels cannot be declared.
         RuntimeError: with the case, for one that cannot be trained on.
     """
+    for folder in (folders.lr, folders.hr, folders.labels):
+        if folder.resolve().is_relative_to(target.resolve()):
+            raise ValueError(
+                f"{folder} lies in the dataset that --overwrite replaces; move it elsewhere."
+            )
     ending, cases = match_pairs(folders, skip_incomplete=wishes.skip_incomplete)
     reader = reader_writer_class(RawDataset(target.name, target, {"file_ending": ending}, cases))
     num_files = len(next(iter(cases.values())).images)
