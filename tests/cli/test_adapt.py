@@ -274,3 +274,15 @@ def test_a_dataset_needs_no_labels_but_plans(tiny_copy, tmp_path, capsys):
     assert train(tmp_path, source=str(images), target="901", method="none") == 0
     described = json.loads((tmp_path / "model/adapter.json").read_text())
     assert described["training"]["num_target"] == len(list(images.iterdir()))
+
+
+def test_going_on_with_another_adapter_does_not_mix_predictions(tmp_path, scans, capsys):
+    model, adapter = write_model(tmp_path / "results"), write_adapter(tmp_path / "adapter")
+    (scans / "target/target_1_0000.nii.gz").unlink()
+    arguments = ["-i", str(scans / "target"), "-o", str(tmp_path / "out"), "-m", str(model)]
+    arguments += ["-device", "cpu", "--no_pbar", "--disable_tta", "--c"]
+    assert predict.main(arguments) == 0
+    capsys.readouterr()
+    assert predict.main([*arguments, "-adapter", str(adapter)]) == 1
+    assert "were predicted with no adapter, not with -adapter" in error_of(capsys)
+    assert predict.main(arguments) == 0
