@@ -21,35 +21,23 @@ was predicted from.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import random
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from few_labels import SPLITS_FILE, fold_of
+from robustness_steps import command, linked, once, run
+from robustness_tables import ADAPTERS, KNOWN, SHIFTS, means_of, write_tables
 
 from srseg import environment
 from srseg.planning.json_file import write_json
 from srseg.planning.raw_dataset import RawDataset, find_raw_dataset
 
-SHIFTS = ("none", "contrast", "bias", "noise", "kernel", "all")
-ADAPTERS = ("none", "histogram", "cyclegan", "munit", "bicyclegan", "unit", "vama")
-KNOWN = (*SHIFTS, "tissue")  # a shift that is not asked for by default
 NONE = "none"
-COLUMNS = {  # of the tables -> (file below the predictions, key of its means)
-    "dice": ("summary.json", "Dice"),
-    "sr_psnr_db": ("sr/summary_sr.json", "psnr_body_db"),
-    "sr_ssim": ("sr/summary_sr.json", "ssim_body"),
-    "gain_db": ("sr/summary_sr.json", "psnr_body_gain_over_cubic_db"),
-}
-_RUN = "import sys; from srseg.cli.{} import main; sys.exit(main(sys.argv[1:]))"
 _SHIFT_SCRIPT = Path(__file__).with_name("shifts.py")
 
 
@@ -103,55 +91,6 @@ def halves(train: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     random.Random(seed).shuffle(shuffled)
     middle = len(shuffled) // 2
     return sorted(shuffled[:middle]), sorted(shuffled[middle:])
-
-
-def once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Return `target` after `make` filled it under another name, unless it is there already."""
-    if not target.exists():
-        unfinished = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.mkdir()
-        make(unfinished)
-        unfinished.replace(target)
-    return target
-
-
-def command(name: str, *arguments: object) -> list[str]:
-    """Return a command of srseg, run by this Python."""
-    return [sys.executable, "-c", _RUN.format(name), *map(str, arguments)]
-
-
-def run(words: Sequence[str], report: Report) -> None:
-    """Run a command; what it says goes to the report's log.
-
-    Raises:
-        RuntimeError: with the end of what it said, if it fails.
-    """
-    log = report.folder / "log.txt"
-    threads = str(report.args.threads)
-    variables = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    with log.open("a", encoding="utf-8") as stream:
-        shown = " ".join(word for word in words[1:] if not word.startswith("import sys;"))
-        stream.write(f"\n$ {shown}\n")
-        stream.flush()
-        start = stream.tell()
-        status = subprocess.run(
-            words, env=variables, stdout=stream, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if status:
-        said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"'{shown}' ended with {status}: {' '.join(said[-3:])}")
-
-
-def linked(files: Mapping[str, Path]) -> Callable[[Path], None]:
-    """Return what fills a folder with links: name -> file."""
-
-    def make(folder: Path) -> None:
-        for name, file in files.items():
-            (folder / name).symlink_to(file.resolve())
-
-    return make
 
 
 def lr_images(report: Report, part: str, cases: Sequence[str]) -> Path:
@@ -241,57 +180,6 @@ def combination(report: Report, shift: str, adapter: str) -> dict[str, Any]:
     file.parent.mkdir(exist_ok=True)
     write_json(row, file)
     return row
-
-
-def means_of(predictions: Path) -> dict[str, float | int | None]:
-    """Return the columns that srseg_evaluate wrote for a folder, and the number of cases."""
-    summaries = {
-        name: json.loads((predictions / name).read_text(encoding="utf-8"))
-        for name in dict.fromkeys(name for name, _ in COLUMNS.values())
-    }
-    means = {
-        "summary.json": summaries["summary.json"]["foreground_mean"],
-        "sr/summary_sr.json": summaries["sr/summary_sr.json"]["mean"],
-    }
-    row = {column: means[name][key] for column, (name, key) in COLUMNS.items()}
-    return {"num_cases": summaries["summary.json"]["num_cases"], **row}
-
-
-def all_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of all combinations that a report has, earlier runs' too, in fixed order."""
-    files = (folder / "rows").glob("*.json")
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(rows, key=lambda r: (KNOWN.index(r["shift"]), ADAPTERS.index(r["adapter"])))
-
-
-def table(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    """Return the Markdown of rows, below the settings that they share."""
-    digits = {"dice": 4, "sr_psnr_db": 2, "sr_ssim": 4, "gain_db": 2}
-    lines = [
-        "# Robustness",
-        "",
-        ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None),
-        "",
-        "| shift | adapter | cases | Dice | SR PSNR, dB | SR SSIM | gain over cubic, dB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row["shift"], row["adapter"], str(row["num_cases"])]
-        cells += ["-" if row[k] is None else f"{row[k]:.{n}f}" for k, n in digits.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def write_tables(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the CSV and the Markdown table, each as a whole."""
-    unfinished = report.folder / ".table.tmp"
-    with unfinished.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ["shift", "adapter", "num_cases", *COLUMNS])
-        writer.writeheader()
-        writer.writerows(rows)
-    unfinished.replace(report.folder / "robustness.csv")
-    unfinished.write_text(table(rows, report.settings()), encoding="utf-8")
-    unfinished.replace(report.folder / "robustness.md")
 
 
 def prepare(report: Report) -> None:
@@ -386,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{shift}, {adapter}: {error}", file=sys.stderr, flush=True)
                 continue
             print(f"{shift}, {adapter}: Dice {row['dice']:.4f}", flush=True)
-            write_tables(report, all_rows(report.folder))
+            write_tables(report.folder, report.settings())
     print(f"{report.folder / 'robustness.md'}: {failed} combinations failed")
     return 1 if failed else 0
 

@@ -2,9 +2,10 @@
 
     python benchmarks/shifts.py -i LR -o SHIFTED -kind contrast [-strength 1] [-seed 0]
 
-A scanner is the same for all cases: what it does is drawn from the seed. Each case then differs a
-little, drawn from seed and case name, so that a case is shifted alike wherever and with whatever
-others it is. Geometry is untouched and values are written as float32.
+A scanner is the same for all cases: its curve and kernel are drawn from the seed. Each case then
+differs a little from it, and has a bias field and noise of its own, all drawn from seed and case
+name, so that a case is shifted alike wherever and with whatever others it is. Geometry is untouched
+and values are written as float32.
 
 | kind | what changes, at strength 1 |
 |---|---|

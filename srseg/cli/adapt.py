@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 from srseg.cli.run import quick_imports, run_command
 
+_METHOD_HELP = (
+    "vama (default), cyclegan, munit, bicyclegan and unit train networks; histogram matches grey "
+    "values in seconds; none leaves images as they are, for comparisons"
+)
 _METHODS = ("vama", "cyclegan", "munit", "bicyclegan", "unit", "histogram", "none")
 
 
@@ -39,7 +43,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("-source", required=True, metavar="S", help="domain the joint network was trained on")
     add("-target", required=True, metavar="T", help="domain whose images are to be adapted")
     add("-o", required=True, metavar="MODEL_FOLDER", help="where the adapter goes")
-    add("-method", choices=_METHODS, default="vama", help="how (vama)")
+    add("-method", choices=_METHODS, default="vama", help=_METHOD_HELP)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("-num_steps", type=int, metavar="N", help="steps of training (2000)")
     length.add_argument(
@@ -92,7 +96,7 @@ def _add_apply(commands: argparse._SubParsersAction) -> None:
         "srseg_predict -adapter does the same on the fly.",
     )
     add = parser.add_argument
-    add("-i", required=True, metavar="IN", help="folder of <case>_0000 files")
+    add("-i", required=True, metavar="IN", help="folder of <case>_0000 files like TARGET's")
     add("-o", required=True, metavar="OUT", help="output folder, made if needed")
     add("-m", required=True, metavar="MODEL_FOLDER", help="of srseg_adapt train")
     add("-device", default="auto", help="auto, cuda, cpu or mps (auto)")

@@ -51,7 +51,8 @@ def _convert(args: argparse.Namespace) -> int:
         raise ValueError("-labels and -djfile both name the labels; leave out one.")
     raw_root = environment.required_folder("nnUNet_raw")
     with quick_imports():
-        from srseg.planning.pair_dataset import PairWishes, convert_pairs, new_dataset_name
+        from srseg.planning.pair_content import PairWishes
+        from srseg.planning.pair_dataset import convert_pairs, new_dataset_name
         from srseg.planning.pair_folders import PairFolders
 
     name = new_dataset_name(args.d, args.name, raw_root, overwrite=args.overwrite)

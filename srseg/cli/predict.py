@@ -38,7 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files.add_argument("-num_parts", type=int, default=1, help="calls that share the cases (1)")
     files.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
-    add_model_flags(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_model_flags(model)
+    model.add_argument(
+        "-adapter",
+        metavar="FOLDER",
+        help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
+        "images are then super-resolved adapted images",
+    )
     _add_running_flags(parser.add_argument_group("how it runs"))
     return parser
 
@@ -60,12 +67,6 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_running_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "-adapter",
-        metavar="FOLDER",
-        help="of srseg_adapt train: makes the LR images look like the training data's first; SR "
-        "images are then super-resolved adapted images",
-    )
     group.add_argument("-device", default="auto", help="auto, cuda, cpu or mps (auto)")
     group.add_argument(
         "-step_size", type=float, default=0.5, help="distance of tiles as a fraction of one (0.5)"

@@ -52,7 +52,7 @@ def _register(args: argparse.Namespace) -> int:
     if device != "cuda":
         torch.set_num_threads(environment.available_cores())
     registrar = Registrar.from_model_folder(
-        model_folder_of(args), args.f, checkpoint_name=args.chk, device=device
+        model_folder_of(args), args.f, checkpoint_name=args.chk, device=device, trust=args.trust
     )
     pairs = pairs_of(
         Path(args.moving),

@@ -6,12 +6,12 @@ fills the missing part of a truncated NIfTI file with zeros without a word. Both
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import tifffile
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from srseg.geometry.grid import Grid
+from srseg.images.nifti import check_is_complete
 from srseg.images.properties import Properties, grid_of
 
 # What nnU-Net's readers and the libraries below them raise for a damaged file.
@@ -39,7 +40,6 @@ _READER_ERRORS = (
     tifffile.TiffFileError,
     zlib.error,
 )
-_GZIP_SIZE_BYTES = 4  # the last bytes of a gzip stream: the uncompressed size modulo 2^32
 TOLERANCE_VOXELS = 0.1  # headers store float32, and tools round: less than this is one place
 
 
@@ -97,6 +97,26 @@ def read_segmentation(
     if not Path(file).is_file():
         raise FileNotFoundError(f"case {case}: the label file '{file}' is missing.")
     return _read(reader_writer.read_seg, str(file), file, case)
+
+
+def check_nifti(file: str | Path) -> None:
+    """Refuse a NIfTI file of which ITK would read something else than what it holds.
+
+    For files that ITK reads without nnU-Net's readers; other formats are left to ITK.
+
+    Raises:
+        ValueError: if it is corrupt or truncated, or holds NaN or infinite voxels.
+    """
+    file = Path(file)
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return
+    case = case_name(file)
+    with _readers_errors(file, case):
+        stored = nibabel.load(file)
+        check_is_complete(stored, file)
+        values = np.asanyarray(stored.dataobj) if stored.get_data_dtype().kind == "f" else None
+    if values is not None:
+        _check_finite(values, case, file)
 
 
 def check_case(
@@ -180,17 +200,11 @@ def _read(
     read: Callable[[Any], tuple[np.ndarray, Properties]], argument: Any, file: str | Path, case: str
 ) -> tuple[np.ndarray, Properties]:
     file = Path(file)
-    try:
+    with _readers_errors(file, case):
         stored = nibabel.load(file) if file.name.endswith((".nii", ".nii.gz")) else None
         if stored is not None:
-            _check_nifti_is_complete(stored, file)
+            check_is_complete(stored, file)
         image, properties = read(argument)
-    except _READER_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"case {case}: cannot read '{file}', which may be corrupt or truncated "
-            f"({reason[-200:]})."
-        ) from error
     if len(properties.get("sitk_stuff", {}).get("spacing", ())) > 3:
         raise ValueError(
             f"case {case}: '{file}' is a 4-D image; store each channel in a 3-D file of "
@@ -203,24 +217,17 @@ def _read(
     return image, properties
 
 
-def _check_nifti_is_complete(image: nibabel.filebasedimages.FileBasedImage, file: Path) -> None:
-    """Raise EOFError for a NIfTI file that ends too early, which ITK would fill with zeros."""
-    size = int(np.prod(image.shape)) * image.get_data_dtype().itemsize + int(image.dataobj.offset)
-    if file.suffix == ".nii":
-        found = file.stat().st_size
-        if found < size:
-            raise EOFError(f"{found} of {size} bytes are there")
-        return
-    with file.open("rb") as opened:
-        opened.seek(-_GZIP_SIZE_BYTES, 2)
-        if int.from_bytes(opened.read(), "little") == size % 2**32:
-            return  # complete; a flipped bit inside is noticed by the readers themselves
-    with gzip.open(file) as opened:  # truncated, or in several gzip members: only reading tells
-        found = 0
-        while block := opened.read(1 << 20):
-            found += len(block)
-    if found < size:
-        raise EOFError(f"{found} of {size} bytes are there")
+@contextmanager
+def _readers_errors(file: Path, case: str) -> Iterator[None]:
+    """Turn what readers raise for a damaged file into a ValueError of one sentence."""
+    try:
+        yield
+    except _READER_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"case {case}: cannot read '{file}', which may be corrupt or truncated "
+            f"({reason[-200:]})."
+        ) from error
 
 
 def _check_finite(values: np.ndarray, case: str, file: Path) -> None:

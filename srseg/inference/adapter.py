@@ -138,7 +138,13 @@ class Adapter:
         description = read_description(folder)
         if not description.has_network:
             return cls(description, device=device, folder=folder)
-        checkpoint = load_checkpoint(Path(folder) / FINAL_CHECKPOINT)
+        file = Path(folder) / FINAL_CHECKPOINT
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {FINAL_CHECKPOINT}: the adapter's training is not finished; "
+                "srseg_adapt train --c goes on."
+            )
+        checkpoint = load_checkpoint(file)
         translator = build_translator(description.method, description.network)
         load_weights(translator, checkpoint["network_weights"], folder)
         return cls(description, translator, device=device, folder=folder)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_RECORD = "predict_from_raw_data_args.json"
+
 
 @dataclass(frozen=True)
 class FilesJob:
@@ -128,8 +130,28 @@ def _cases_of(predictor: Predictor, job: FilesJob) -> list[Case]:
             with_probabilities=job.save_probabilities,
         )
     ]
+    if len(left) < len(chosen):
+        _check_same_adapter(predictor, job.out_folder)
     logger.info("%d of %d cases are predicted already.", len(chosen) - len(left), len(chosen))
     return left
+
+
+def _check_same_adapter(predictor: Predictor, folder: Path) -> None:
+    """Refuse to go on in a folder of other images: adapted by another adapter, or by none."""
+    try:
+        before = json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("adapter")
+    except (FileNotFoundError, ValueError):
+        return  # nothing is known of what is there
+    now = None if predictor.adapter is None else str(predictor.adapter.folder)
+    if before != now:
+        raise ValueError(
+            f"the cases in {folder} were predicted with {_adapter_words(before)}, not with "
+            f"{_adapter_words(now)}; give the same, or another output folder."
+        )
+
+
+def _adapter_words(folder: str | None) -> str:
+    return "no adapter" if folder is None else f"-adapter {folder}"
 
 
 def _check_writable(folder: Path) -> None:
@@ -151,7 +173,7 @@ def _write_records(predictor: Predictor, job: FilesJob) -> None:
     if predictor.adapter is not None:
         arguments["adapter"] = predictor.adapter.folder
     records = {
-        "predict_from_raw_data_args.json": arguments,
+        _RECORD: arguments,
         "dataset.json": predictor.dataset_json,
         "plans.json": predictor.plans_manager.plans,
     }

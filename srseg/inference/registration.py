@@ -22,11 +22,11 @@ from srseg.geometry.grid import Grid
 from srseg.images.checks import read_images, read_segmentation
 from srseg.images.properties import grid_of
 from srseg.inference.model_folder import FINAL_CHECKPOINT, TrainedModel, open_model, rebuilt_network
+from srseg.inference.network_axes import NetworkAxes
 from srseg.inference.reading import prepare_case
 from srseg.inference.registration_pair import register_pair
 from srseg.networks.registration.one_shot import OneShotNet
 from srseg.networks.registration.warp import folded_share, jacobian_determinant, sampled
-from srseg.plans.managers import SRSegPlansManager
 
 _SAME_WAY = np.cos(np.deg2rad(45))
 
@@ -97,9 +97,11 @@ class Registrar:
         *,
         checkpoint_name: str = FINAL_CHECKPOINT,
         device: str = "auto",
+        trust: bool = False,
     ) -> Registrar:
         """Return the registrar of a model folder; the arguments are `open_model`'s."""
-        return cls(open_model(folder, folds, checkpoint_name=checkpoint_name), device=device)
+        model = open_model(folder, folds, checkpoint_name=checkpoint_name, trust=trust)
+        return cls(model, device=device)
 
     def read(self, name: str, files: Sequence[str | Path]) -> Scan:
         """Return a scan from its files, a channel each.
@@ -121,6 +123,7 @@ class Registrar:
 
         Raises:
             ValueError: if they do not overlap in the world, or their axes point elsewhere.
+            RuntimeError: if the network answers with NaN or infinite displacements.
         """
         check_overlap(moving, fixed)
         plans = self.model.plans_manager
@@ -131,9 +134,14 @@ class Registrar:
                 self._network.load_state_dict(weights)
             images = [torch.from_numpy(scan.lr_image) for scan in (moving, fixed)]
             pair = register_pair(self._network, *images, patch_size=patch_size)
+            if not bool(pair.displacement.isfinite().all()):
+                raise RuntimeError(
+                    f"the network answered with NaN or infinite displacements for moving scan "
+                    f"{moving.name} and fixed scan {fixed.name}."
+                )
             scale = self._network.scale
-            to_fixed = _NetworkAxes.of(fixed, plans, pair.fixed_box, scale)
-            to_moving = _NetworkAxes.of(moving, plans, pair.moving_box, scale)
+            to_fixed = NetworkAxes.of(fixed.properties, plans, pair.fixed_box, scale)
+            to_moving = NetworkAxes.of(moving.properties, plans, pair.moving_box, scale)
             positions = to_fixed.network(_indices(fixed.grid.shape))
             field = pair.displacement.cpu().double()
             positions += sampled(field, torch.from_numpy(positions)[None])[0].numpy()
@@ -156,9 +164,18 @@ class Registrar:
             file: on any grid in the moving scan's world, such as its HR grid.
             registration: of the scans.
             fixed: the fixed scan.
+
+        Raises:
+            ValueError: if it cannot be used, or none of it would be seen.
         """
         labels, properties = read_segmentation(self.reader_writer, file)
-        return warped_labels(labels[0], grid_of(properties, labels.shape), registration, fixed.grid)
+        grid = grid_of(properties, labels.shape)
+        if not _indices_in(grid, registration, fixed.grid)[1].any():
+            raise ValueError(
+                f"the label map {file} does not lie where the moving scan does; give that of the "
+                "moving scan."
+            )
+        return warped_labels(labels[0], grid, registration, fixed.grid)
 
 
 def warped_image(moving: Scan, registration: Registration, fixed: Grid) -> np.ndarray:
@@ -221,54 +238,6 @@ def check_overlap(moving: Scan, fixed: Scan) -> None:
             f"{np.rad2deg(np.arccos(np.clip(cosines.min(), -1, 1))):.0f} degrees away from that of "
             f"fixed scan {fixed.name}, at most 45 are allowed; reorient one of them."
         )
-
-
-@dataclass(frozen=True)
-class _NetworkAxes:
-    """How the voxels of a scan lie on the network's padded HR grid, axis by axis in plan order.
-
-    Attributes:
-        start: first native voxel of the crop.
-        ratio: LR voxels per native voxel; the faces of both grids coincide at the crop's border.
-        below: LR voxels of padding.
-        scale: HR voxels per LR voxel.
-        plans_manager: for the order of the axes.
-    """
-
-    start: np.ndarray
-    ratio: np.ndarray
-    below: np.ndarray
-    scale: np.ndarray
-    plans_manager: SRSegPlansManager
-
-    @classmethod
-    def of(
-        cls,
-        scan: Scan,
-        plans_manager: SRSegPlansManager,
-        box: Sequence[slice],
-        scale: Sequence[int],
-    ) -> _NetworkAxes:
-        properties, scale = scan.properties, np.asarray(scale, float)
-        cropped = properties["shape_after_cropping_and_before_resampling"]
-        arrays = (
-            [start for start, _ in properties["bbox_used_for_cropping"]],
-            np.asarray(properties["srseg"]["lr_shape"], float) / np.asarray(cropped, float),
-            [axis.start for axis in box] / scale,
-            scale,
-        )
-        return cls(*(np.reshape(a, (3, 1, 1, 1)).astype(float) for a in arrays), plans_manager)
-
-    def network(self, index: np.ndarray) -> np.ndarray:
-        """Return HR positions (3, ...) in plan order of native indices (3, ...)."""
-        planned = np.stack(self.plans_manager.planned(index))
-        lr_face = (planned - self.start + 0.5) * self.ratio + self.below
-        return lr_face * self.scale - 0.5
-
-    def native(self, position: np.ndarray) -> np.ndarray:
-        """Return native indices (3, ...) of HR positions: the inverse of `network`."""
-        lr_face = (position + 0.5) / self.scale - self.below
-        return np.stack(self.plans_manager.native(lr_face / self.ratio - 0.5 + self.start))
 
 
 def _indices(shape: Sequence[int]) -> np.ndarray:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import SimpleITK as sitk
 
 from srseg.geometry.grid import Grid
 from srseg.images.checks import case_name
-from srseg.images.write import write_image, write_segmentation
+from srseg.images.write import write_image, write_segmentation, written_beside
 from srseg.inference.cases import Case, check_num_files, list_cases
 from srseg.inference.pipeline import naming
 from srseg.inference.registration import Registrar, Registration, warped_image
@@ -131,14 +129,19 @@ def register_files(
     transform; all on the fixed case's own grid.
 
     Raises:
-        ValueError: naming the pair that cannot be registered; what was done before is complete.
+        ValueError: if output would overwrite input; naming the pair that cannot be registered, when
+            what was done before is complete.
     """
+    _check_no_input_is_written(pairs, out_folder, registrar.model.dataset_json["file_ending"])
     out_folder.mkdir(parents=True, exist_ok=True)
     records = []
     for pair in pairs:
         with naming(pair.name):
             records.append(_register(registrar, pair, out_folder))
-        _write_json(out_folder / RECORD, {"model": registrar.model.folder, "pairs": records})
+        content = {"model": registrar.model.folder, "pairs": records}
+        with written_beside(out_folder) as folder:
+            text = json.dumps(content, indent=2, default=str) + "\n"
+            (folder / RECORD).write_text(text, encoding="utf-8")
         logger.info(
             "%s: %s onto %s, %.3f %% of the voxels folded (least Jacobian determinant %.2f)",
             *(records[-1][key] for key in ("name", "moving", "fixed")),
@@ -148,10 +151,24 @@ def register_files(
     return records
 
 
+def _check_no_input_is_written(pairs: Sequence[Pair], out_folder: Path, file_ending: str) -> None:
+    read = {f.resolve() for p in pairs for f in (*p.moving.files, *p.fixed.files, p.labels) if f}
+    for pair in pairs:
+        channels = range(len(pair.moving.files))
+        names = [f"{pair.name}_{channel:04d}{file_ending}" for channel in channels]
+        names += [f"{pair.name}{file_ending}"] if pair.labels is not None else []
+        for file in (out_folder / name for name in names):
+            if file.resolve() in read:
+                raise ValueError(f"{file} is an input; choose another output folder.")
+
+
 def _register(registrar: Registrar, pair: Pair, out_folder: Path) -> dict[str, Any]:
     moving = registrar.read(pair.moving.name, pair.moving.files)
     fixed = registrar.read(pair.fixed.name, pair.fixed.files)
     registration = registrar.register(moving, fixed)
+    labels = None
+    if pair.labels is not None:  # before anything is written: a wrong map is refused here
+        labels = registrar.warped_labels(pair.labels, registration, fixed)
     ending = registrar.model.dataset_json["file_ending"]
     write_transform(registration, fixed.grid, out_folder / TRANSFORM_FOLDER, pair.name)
     write_image(
@@ -162,9 +179,9 @@ def _register(registrar: Registrar, pair: Pair, out_folder: Path) -> dict[str, A
         file_ending=ending,
         reference_dtype=moving.properties["srseg"]["dtype"],
     )
-    if pair.labels is not None:
+    if labels is not None:
         write_segmentation(
-            registrar.warped_labels(pair.labels, registration, fixed),
+            labels,
             out_folder / f"{pair.name}{ending}",
             fixed.properties,
             reader_writer=registrar.reader_writer,
@@ -192,16 +209,7 @@ def write_transform(registration: Registration, fixed: Grid, folder: Path, name:
     field.SetSpacing([float(mm) for mm in fixed.spacing[::-1]])
     field.SetOrigin([float(mm) for mm in fixed.origin_xyz])
     field.SetDirection([float(v) for v in fixed.direction_xyz])
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as temporary:
-        sitk.WriteImage(field, str(Path(temporary) / f"{name}_field.nii.gz"), useCompression=True)
+    with written_beside(folder) as unfinished:
+        sitk.WriteImage(field, str(unfinished / f"{name}_field.nii.gz"), useCompression=True)
         transform = sitk.DisplacementFieldTransform(field)  # takes the image: it is empty then
-        sitk.WriteTransform(transform, str(Path(temporary) / f"{name}.h5"))
-        for file in sorted(Path(temporary).iterdir()):
-            file.replace(folder / file.name)
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(file)
+        sitk.WriteTransform(transform, str(unfinished / f"{name}.h5"))

@@ -19,11 +19,11 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from srseg.images.checks import check_case, read_images, read_segmentation
-from srseg.images.labels import check_labels, declared_labels
 from srseg.images.properties import grid_of
 from srseg.images.world import overlap_fraction
 from srseg.planning.case_fingerprint import peak_bytes, spacing_along_lr_axes
 from srseg.planning.json_file import write_json
+from srseg.planning.pair_content import PairContent, PairWishes, described
 from srseg.planning.pair_folders import PairFolders, match_pairs
 from srseg.planning.raw_dataset import RawDataset, reader_writer_class
 from srseg.preprocessing.case_files import IMAGES, LABELS, LR_IMAGES, CaseFiles
@@ -33,32 +33,6 @@ from srseg.preprocessing.workers import for_each_case
 logger = logging.getLogger(__name__)
 
 _DATASET = re.compile(r"Dataset(\d{3})_[\w.-]+")
-_DEFAULT_CHANNEL = "MRI"
-
-
-@dataclass(frozen=True)
-class PairWishes:
-    """What a user may say of the dataset.
-
-    Attributes:
-        label_names: of the values 0, 1, 2, ...; None names those found `label_1`, ...
-        channel_names: one a channel; None: "MRI" (and a number, where there are several).
-        dataset_json: content of a dataset.json to take labels, channels and texts from.
-        skip_incomplete: leave out cases that a folder lacks.
-    """
-
-    label_names: Sequence[str] | None = None
-    channel_names: Sequence[str] | None = None
-    dataset_json: Mapping[str, Any] | None = None
-    skip_incomplete: bool = False
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What is in the files of one case."""
-
-    num_channels: int
-    labels: tuple[int, ...]
 
 
 def new_dataset_name(dataset: str, name: str | None, raw_root: Path, *, overwrite: bool) -> str:
@@ -108,9 +82,14 @@ def convert_pairs(
 
     Raises:
         FileNotFoundError: if a folder or its images are missing.
-        ValueError: if files do not match, or the labels cannot be declared.
+        ValueError: if files do not match or lie in `target`, or the labels cannot be declared.
         RuntimeError: with the case, for one that cannot be trained on.
     """
+    for folder in (folders.lr, folders.hr, folders.labels):
+        if folder.resolve().is_relative_to(target.resolve()):
+            raise ValueError(
+                f"{folder} lies in the dataset that --overwrite replaces; move it elsewhere."
+            )
     ending, cases = match_pairs(folders, skip_incomplete=wishes.skip_incomplete)
     reader = reader_writer_class(RawDataset(target.name, target, {"file_ending": ending}, cases))
     num_files = len(next(iter(cases.values())).images)
@@ -121,7 +100,7 @@ def convert_pairs(
         show_progress=show_progress,
         description="Checking pairs",
     )
-    dataset_json = _described(found, wishes) | {"numTraining": len(cases), "file_ending": ending}
+    dataset_json = described(found, wishes) | {"numTraining": len(cases), "file_ending": ending}
     _write(target, cases, dataset_json, ending)
     return dataset_json
 
@@ -132,7 +111,7 @@ class _PairCheck:
 
     reader_class: type[BaseReaderWriter]
 
-    def __call__(self, files: CaseFiles) -> _Found:
+    def __call__(self, files: CaseFiles) -> PairContent:
         reader = self.reader_class()
         hr_image, hr_properties = read_images(reader, files.images)
         segmentation = read_segmentation(reader, files.label)
@@ -151,7 +130,7 @@ class _PairCheck:
         _check_overlap(
             files.case, (hr_image.shape[1:], hr_properties), (lr_image.shape[1:], lr_properties)
         )
-        return _Found(num_channels, _whole_labels(files, segmentation[0]))
+        return PairContent(num_channels, _whole_labels(files, segmentation[0]))
 
 
 def _check_overlap(
@@ -195,80 +174,6 @@ def _fitting_processes(wanted: int, cases: Mapping[str, CaseFiles], num_channels
 
     # Two images of a pair are in memory at once.
     return environment.worker_count(2 * peak_bytes(cases.values(), num_channels), wanted)
-
-
-def _described(found: Mapping[str, _Found], wishes: PairWishes) -> dict[str, Any]:
-    """Return channels and labels of dataset.json, and the texts of a given one."""
-    num_channels = _agreed_channels(found)
-    content = dict(wishes.dataset_json or {})
-    content.pop("dataset", None)  # lists files elsewhere
-    content["channel_names"] = _channel_names(num_channels, wishes, content.get("channel_names"))
-    first_case = {value: case for case in reversed(found) for value in found[case].labels}
-    if wishes.label_names is not None:
-        names = list(wishes.label_names)
-        if len(set(names)) != len(names):
-            raise ValueError(f"label names must differ, got {' '.join(names)}.")
-        if names[0] != "background":
-            raise ValueError(f"the first label, of value 0, must be background, got '{names[0]}'.")
-        content["labels"] = {name: value for value, name in enumerate(names)}
-        content.pop("regions_class_order", None)
-    elif "labels" not in content:
-        content["labels"] = _numbered_labels(sorted(first_case))
-    try:
-        check_labels(content)
-    except ValueError as error:
-        raise ValueError(f"the labels cannot be used: {error}.") from error
-    declared = declared_labels(content)
-    undeclared = sorted(set(first_case) - declared)
-    if undeclared:
-        raise ValueError(
-            f"case {first_case[undeclared[0]]}: the label map holds the value {undeclared[0]}, "
-            f"which has no name; named: {', '.join(map(str, sorted(declared)))}."
-        )
-    return content
-
-
-def _agreed_channels(found: Mapping[str, _Found]) -> int:
-    first, *_ = found
-    for case, what in found.items():
-        if what.num_channels != found[first].num_channels:
-            raise ValueError(
-                f"case {case} has {what.num_channels} channel(s), but case {first} has "
-                f"{found[first].num_channels}."
-            )
-    return found[first].num_channels
-
-
-def _channel_names(
-    num_channels: int, wishes: PairWishes, given: Mapping[str, str] | None
-) -> dict[str, str]:
-    if wishes.channel_names is not None:
-        names = list(wishes.channel_names)
-    elif given is not None:
-        names = list(given.values())
-    elif num_channels == 1:
-        names = [_DEFAULT_CHANNEL]
-    else:
-        names = [f"{_DEFAULT_CHANNEL} {channel}" for channel in range(num_channels)]
-    if len(names) != num_channels:
-        raise ValueError(
-            f"the images have {num_channels} channel(s), but {len(names)} name(s) were given: "
-            f"{', '.join(names)}."
-        )
-    return {str(channel): name for channel, name in enumerate(names)}
-
-
-def _numbered_labels(values: Sequence[int]) -> dict[str, int]:
-    """Return names for the values found: they must leave no gap, as nnU-Net wants it."""
-    values = sorted({0, *values})
-    if len(values) == 1:
-        raise ValueError("the label maps hold background only.")
-    if values != list(range(len(values))):
-        raise ValueError(
-            f"the label maps hold the values {', '.join(map(str, values))}, but nnU-Net needs 0, "
-            f"1, 2, ... without a gap; name all values with -labels, or renumber them."
-        )
-    return {"background": 0, **{f"label_{value}": value for value in values[1:]}}
 
 
 def _write(

@@ -23,6 +23,7 @@ from srseg.images.align import (
     read_landmarks,
     shared_share,
 )
+from srseg.images.checks import check_nifti
 from srseg.images.registration import RegistrationOptions, register
 from srseg.images.write import written_beside
 from srseg.preprocessing.matching import image_files, match_by_name, missing_cases
@@ -68,6 +69,12 @@ class AlignTask:
     fixed_landmarks: Path | None = None
     moving_seg: Path | None = None
     fixed_seg: Path | None = None
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        """All that are read."""
+        others = {**vars(self), "moving": None, "case": None}.values()
+        return (*self.moving, *(file for file in others if file is not None))
 
 
 @dataclass(frozen=True)
@@ -175,9 +182,7 @@ def align_files(
         RuntimeError: naming the case that could not be aligned.
     """
     tasks = find_tasks(sides)
-    taken = {file.resolve() for task in tasks.values() for file in task.moving}
-    taken |= {task.labels.resolve() for task in tasks.values() if task.labels is not None}
-    taken |= {task.fixed.resolve() for task in tasks.values()}
+    taken = {file.resolve() for task in tasks.values() for file in task.all_files}
     for task in tasks.values():
         written = [alignment.output / file.name for file in task.moving]
         written += [alignment.output / LABELS_FOLDER / f.name for f in [task.labels] if f]
@@ -249,8 +254,9 @@ def read_volume(file: Path) -> sitk.Image:
     """Return a 3-D image of one component.
 
     Raises:
-        ValueError: if it cannot be read or is something else.
+        ValueError: if it cannot be read, is truncated, holds NaN, or is something else.
     """
+    check_nifti(file)
     try:
         image = sitk.ReadImage(str(file))
     except RuntimeError as error:

@@ -18,6 +18,7 @@ _BODY_PERCENTILES = (1.0, 99.0)
 def body_mask(values: np.ndarray) -> np.ndarray:
     """Return (Z, Y, X) bool: voxels over a tenth of the range between 0.5th and 99.5th percentile.
 
+    Where these are one value, as in a volume that is nearly all air, the whole range counts.
     Everywhere in a constant volume. Unchanged where all values are multiplied by a positive number
     or shifted.
 
@@ -26,6 +27,8 @@ def body_mask(values: np.ndarray) -> np.ndarray:
     """
     low, high = np.percentile(values, _VOLUME_PERCENTILES)
     if high - low < EPSILON:
+        low, high = values.min(), values.max()
+    if high - low < EPSILON:
         return np.ones(values.shape, dtype=bool)
     return values > low + _BODY_SHARE * (high - low)
 
@@ -33,11 +36,15 @@ def body_mask(values: np.ndarray) -> np.ndarray:
 def body_map(values: np.ndarray) -> IntensityMap:
     """Return the map that takes the body's 1st percentile to -1 and its 99th to 1.
 
+    Where these are one value, the volume's least and largest values stand for them.
+
     Args:
         values: (Z, Y, X) raw, one channel.
     """
     inside = values[body_mask(values)]
     low, high = (float(v) for v in np.percentile(inside, _BODY_PERCENTILES))
+    if high - low <= EPSILON:
+        low, high = float(values.min()), float(values.max())
     # a constant volume becomes 0; its slope stays 1
     slope = 2.0 / (high - low) if high - low > EPSILON else 1.0
     return IntensityMap(slope, -slope * (low + high) / 2)

@@ -6,7 +6,7 @@ Nothing here imports torch: finding files and reading headers is done in every c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, ItemsView, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,21 +58,43 @@ def training_files(raw_folder: Path, dataset_json: Mapping[str, Any]) -> dict[st
         FileNotFoundError: if there are no cases, or a label or a pair's LR image is missing.
     """
     ending = dataset_json["file_ending"]
+    images = training_images(raw_folder, dataset_json)
     if "dataset" in dataset_json:
-        listed = get_filenames_of_train_images_and_targets(str(raw_folder), dict(dataset_json))
-        images = {
-            name: tuple(Path(file) for file in files["images"]) for name, files in listed.items()
-        }
-        labels = {name: Path(files["label"]) for name, files in listed.items()}
+        labels = {name: Path(files["label"]) for name, files in _listed(raw_folder, dataset_json)}
+    else:
+        labels = {name: raw_folder / LABELS / f"{name}{ending}" for name in images}
+    cases = (CaseFiles(name, files, labels[name]) for name, files in images.items())
+    return _complete(cases, raw_folder, ending)
+
+
+def training_images(
+    raw_folder: Path, dataset_json: Mapping[str, Any]
+) -> dict[str, tuple[Path, ...]]:
+    """Return the images of every training case, by case, sorted; there may be no labels.
+
+    Args:
+        raw_folder: as in `training_files`.
+        dataset_json: as in `training_files`.
+
+    Raises:
+        FileNotFoundError: if there are no cases.
+    """
+    ending = dataset_json["file_ending"]
+    if "dataset" in dataset_json:
+        listed = _listed(raw_folder, dataset_json)
+        images = {name: tuple(Path(file) for file in files["images"]) for name, files in listed}
     else:
         images = files_by_case(raw_folder / IMAGES, ending)
-        labels = {name: raw_folder / LABELS / f"{name}{ending}" for name in images}
     if not images:
         raise FileNotFoundError(
             f"no training cases: {raw_folder / IMAGES} has no files named <case>_0000{ending}."
         )
-    cases = (CaseFiles(name, images[name], labels[name]) for name in sorted(images))
-    return _complete(cases, raw_folder, ending)
+    return dict(sorted(images.items()))
+
+
+def _listed(raw_folder: Path, dataset_json: Mapping[str, Any]) -> ItemsView[str, Any]:
+    """Return the cases that dataset.json lists by itself."""
+    return get_filenames_of_train_images_and_targets(str(raw_folder), dict(dataset_json)).items()
 
 
 def unlabelled_files(

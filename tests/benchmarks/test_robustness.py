@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import robustness
 import shifts
-from robustness import all_rows, halves, main, table
+from robustness import halves, main
+from robustness_tables import all_rows, table
 
 from srseg.cli import evaluate, predict, simulate
 from srseg.planning.raw_dataset import RawDataset

@@ -38,7 +38,7 @@ def scans(tmp_path):
 def train(scans, *more, method="cyclegan", output="model", source="source", target="target"):
     return main(
         ["train", "-source", str(source if source.isdecimal() else scans / source),
-         "-target", str(scans / target),
+         "-target", str(target if str(target).isdecimal() else scans / target),
          "-o", str(scans / output), "-method", method, "-patch_size", "4", "8", "8",
          "-batch_size", "1", "-device", "cpu", *more]
     )  # fmt: skip
@@ -220,3 +220,69 @@ def test_a_dataset_stands_for_its_simulated_lr_images(tiny_copy, tmp_path):
 def test_an_unknown_dataset_lists_the_known_ones(tiny_copy, tmp_path, capsys):
     assert train(tmp_path, source="7", target=tiny_copy / "imagesTr") == 1
     assert "unknown dataset '7'" in error_of(capsys)
+
+
+def test_a_folder_of_another_model_is_left_alone(scans, capsys):
+    """A joint network's fold has checkpoints and logs of the same names."""
+    fold = write_model(scans / "results") / "fold_0"
+    (fold / "training_log.jsonl").write_text('{"epoch": 3}\n')
+    before = {file: file.read_bytes() for file in fold.iterdir()}
+    capsys.readouterr()
+    for more in ((), ("--c",)):
+        assert train(scans, "-num_steps", "1", *more, output=fold) == 1
+        assert "holds a training of something else" in error_of(capsys)
+    assert {file: file.read_bytes() for file in fold.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["train", "apply"])
+def test_a_file_in_the_place_of_the_output_is_one_line(scans, capsys, command):
+    (scans / "taken").write_text("a file")
+    if command == "train":
+        assert train(scans, method="none", output="taken") == 1
+    else:
+        adapter = write_adapter(scans / "adapter", "none")
+        arguments = ["-i", str(scans / "target"), "-o", str(scans / "taken"), "-m", str(adapter)]
+        assert main(["apply", *arguments, "-device", "cpu"]) == 1
+    assert "taken" in error_of(capsys)
+    assert (scans / "taken").read_text() == "a file"
+
+
+def test_a_histogram_is_not_replaced_by_that_of_other_images(scans, capsys):
+    assert train(scans, method="histogram") == 0
+    before = (scans / "model/adapter.json").read_bytes()
+    assert train(scans, "--c", method="histogram", source="target") == 1
+    assert "begun with other settings or images: " in error_of(capsys)
+    assert (scans / "model/adapter.json").read_bytes() == before
+
+
+def test_an_adapter_whose_training_stopped_says_so(scans, capsys):
+    adapter = write_adapter(scans / "adapter")
+    (adapter / "checkpoint_final.pth").rename(adapter / "checkpoint_latest.pth")
+    arguments = ["-i", str(scans / "target"), "-o", str(scans / "out"), "-m", str(adapter)]
+    assert main(["apply", *arguments, "-device", "cpu"]) == 1
+    assert "training is not finished; srseg_adapt train --c goes on" in error_of(capsys)
+
+
+def test_a_dataset_needs_no_labels_but_plans(tiny_copy, tmp_path, capsys):
+    """Of a target there are images only."""
+    shutil.rmtree(tiny_copy / "labelsTr")
+    images = tiny_copy / "imagesTr"
+    assert train(tmp_path, source=str(images), target="901", method="none") == 1
+    assert "or give a folder of LR images instead of the dataset" in error_of(capsys)
+    root = tiny_copy.parent.parent
+    write_plans(hand_plans(SPACING, (1, 2, 2)), tiny_copy, root / "nnUNet_preprocessed")
+    assert train(tmp_path, source=str(images), target="901", method="none") == 0
+    described = json.loads((tmp_path / "model/adapter.json").read_text())
+    assert described["training"]["num_target"] == len(list(images.iterdir()))
+
+
+def test_going_on_with_another_adapter_does_not_mix_predictions(tmp_path, scans, capsys):
+    model, adapter = write_model(tmp_path / "results"), write_adapter(tmp_path / "adapter")
+    (scans / "target/target_1_0000.nii.gz").unlink()
+    arguments = ["-i", str(scans / "target"), "-o", str(tmp_path / "out"), "-m", str(model)]
+    arguments += ["-device", "cpu", "--no_pbar", "--disable_tta", "--c"]
+    assert predict.main(arguments) == 0
+    capsys.readouterr()
+    assert predict.main([*arguments, "-adapter", str(adapter)]) == 1
+    assert "were predicted with no adapter, not with -adapter" in error_of(capsys)
+    assert predict.main(arguments) == 0

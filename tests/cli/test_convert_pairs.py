@@ -69,3 +69,16 @@ def test_overwriting_must_be_asked_for(sides, nnunet_folders, capsys):
     assert "--overwrite replaces it" in capsys.readouterr().err
     (nnunet_folders / "nnUNet_preprocessed" / "Dataset905_Pairs").mkdir()
     assert main([*sides, *options, "--overwrite"]) == 0
+
+
+def test_overwriting_does_not_remove_what_is_to_be_read(sides, nnunet_folders, capsys):
+    options = ["-d", "905", "-name", "Pairs", "-np", "1"]
+    assert main([*sides, *options]) == 0
+    raw = nnunet_folders / "nnUNet_raw" / "Dataset905_Pairs"
+    before = sorted(raw.rglob("*"))
+    capsys.readouterr()
+    inside = [str(raw / "imagesLrTr"), *sides[1:]]
+    assert main([*inside, *options, "--overwrite"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "imagesLrTr lies in the dataset that --overwrite replaces" in line
+    assert sorted(raw.rglob("*")) == before

@@ -49,7 +49,7 @@ def test_a_mistake_is_one_line(scans, capsys, kind):
     assert not (scans / "out").exists()
 
 
-def test_only_flags_that_do_something(scans):
-    """Flags are shared with srseg_predict; an adapter is not among them."""
+def test_an_adapter_is_not_taken_and_then_ignored(scans):
+    write_registering_model(scans / "nnUNet_results")
     with pytest.raises(SystemExit):
-        run(scans, "-adapter", "x")
+        run(scans, "-adapter", "nowhere")

@@ -7,13 +7,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from torch import nn
 
+from srseg.images.write import write_image
+from srseg.inference.adapt_files import adapt_folder
 from srseg.inference.adapter import Adapter, check_fits
 from srseg.inference.predictor import Predictor
+from srseg.inference.reading import prepare_case
+from srseg.plans.managers import SRSegPlansManager
 from srseg.preprocessing.body import body_map
 from tests.inference.adapters import FRAME, adapter, write_adapter
+from tests.inference.known_networks import dataset_json
 from tests.inference.model_folders import LR_SPACING, write_model
+from tests.preprocessing.hand_plans import OBLIQUE, hand_plans
 
 METHODS = ("vama", "cyclegan", "munit", "bicyclegan", "unit", "histogram", "none")
 
@@ -179,3 +186,39 @@ def test_a_predictor_adapts_arrays_before_it_normalises_them(tmp_path):
     assert not np.allclose(adapted.sr_image, plain.sr_image)
     predictor.use_adapter(adapter("none"))
     np.testing.assert_array_equal(predictor.predict(raw, LR_SPACING).sr_image, plain.sr_image)
+
+
+@pytest.mark.parametrize("method", ["vama", "histogram"])
+def test_the_network_reads_the_same_from_an_image_adapted_before(tmp_path, method):
+    """MR and CT channel, transposed plans, a cropped border, oblique integer files."""
+    schemes = ("ZScoreNormalization", "CTNormalization")
+    plans = hand_plans((1.0, 0.7, 0.9), (1, 2, 2), transpose=(2, 0, 1), normalization=schemes,
+                       use_mask=(True, False))  # fmt: skip
+    names = ("mean", "std", "percentile_00_5", "percentile_99_5")
+    statistics = dict(zip(names, (40.0, 90.0, -160.0, 240.0), strict=True))
+    plans["foreground_intensity_properties_per_channel"] = {"0": statistics, "1": statistics}
+    content = dataset_json(2)
+    plans_manager = SRSegPlansManager(plans)
+    managers = (plans_manager, plans_manager.get_configuration("3d_fullres"), content)
+    network = {"num_channels": 2, "num_axes": 3, "widths": [4, 6], "strides": [[1, 2, 2]]}
+    made = adapter(method, num_channels=2, source_frame=[[0.01, -0.5], [0.004, 0.1]],
+                   network=network if method == "vama" else {},
+                   quantiles=[[-1.0, 0.2, 1.0], [-1.0, -0.5, 1.5]])  # fmt: skip
+    raw = np.stack([image(9, 11, 14, seed=1)[0], 12 * image(9, 11, 14, seed=2)[0] - 1000])
+    raw[:, :2], raw[:, :, -1:], raw[..., :3] = 0, 0, 0
+    geometry = {"spacing": (0.9, 1.4, 1.1), "origin": (3.0, -4.0, 5.0), "direction": OBLIQUE}
+    properties = {"sitk_stuff": geometry, "spacing": [1.1, 1.4, 0.9]}
+    writing = {"reader_writer": SimpleITKIO, "file_ending": ".nii.gz"}
+    files = write_image(raw, tmp_path / "in/a", properties, reference_dtype=np.int16, **writing)
+    options = {"file_ending": ".nii.gz", "reader": SimpleITKIO, "show_progress": False}
+    assert adapt_folder(made, tmp_path / "in", tmp_path / "out", **options) == ["a"]
+    before = [tmp_path / "out" / file.name for file in files]
+    at_once, properties = prepare_case(files, *managers, made)
+    after, later = prepare_case(before, *managers)
+    np.testing.assert_allclose(at_once, after, rtol=1e-4, atol=1e-4)
+    assert properties["bbox_used_for_cropping"] == later["bbox_used_for_cropping"]
+    assert properties["bbox_used_for_cropping"] == [[3, 14], [2, 9], [0, 10]]
+    assert properties["srseg"]["slope"] == pytest.approx(later["srseg"]["slope"], rel=1e-4)
+    without, _ = prepare_case(files, *managers)
+    assert without.shape == after.shape
+    assert all(np.abs(w - a).max() > 0.1 for w, a in zip(without, after, strict=True))

@@ -246,3 +246,9 @@ def test_a_mirrored_scan_is_refused(registrar, scans, tmp_path):
 def test_a_model_that_does_not_register_is_refused(tmp_path):
     with pytest.raises(ValueError, match="network JointUNet, which does not register; train one"):
         Registrar.from_model_folder(write_model(tmp_path), device="cpu")
+
+
+def test_a_network_that_answers_with_nan_is_noticed(registrar, scans, monkeypatch):
+    shifted_by(monkeypatch, (0.0, float("nan"), 0.0))
+    with pytest.raises(RuntimeError, match="NaN or infinite displacements for moving scan moving"):
+        registrar.register(*scans)

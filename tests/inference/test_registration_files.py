@@ -135,3 +135,30 @@ def test_a_pair_that_fails_is_named_and_the_others_stay(folder):
     record = json.loads((folder / "out/registration.json").read_text(encoding="utf-8"))
     assert [pair["name"] for pair in record["pairs"]] == ["a", "b"]
     assert not list((folder / "out").rglob(".tmp*"))
+
+
+@pytest.mark.parametrize(("output", "labels"), [("f", None), ("m", None), ("s", "s")])
+def test_no_input_is_overwritten(folder, output, labels):
+    """Results are named like one side's images, and like label maps."""
+    registrar = Registrar.from_model_folder(write_registering_model(folder / "res"), device="cpu")
+    before = {file: file.read_bytes() for file in folder.glob("[fms]/*")}
+    moving, fixed = ("f", "m") if output == "m" else ("m", "f")
+    found = pairs(folder, moving, fixed, labels)
+    if output == "m":  # one pair is named after the moving case
+        found = pairs(folder, "m", "f/a_0000.nii.gz")
+    if labels:
+        found = pairs(folder, "m", "f/a_0000.nii.gz", labels)
+    with pytest.raises(ValueError, match=r"nii.gz is an input; choose another output folder"):
+        register_files(registrar, found, folder / output)
+    assert {file: file.read_bytes() for file in folder.glob("[fms]/*")} == before
+
+
+def test_a_label_map_of_another_place_is_refused(folder):
+    file = folder / "s/atlas.nii.gz"
+    labels = sitk.ReadImage(str(file))
+    labels.SetOrigin((500.0, 0.0, 0.0))
+    sitk.WriteImage(labels, str(file))
+    registrar = Registrar.from_model_folder(write_registering_model(folder / "res"), device="cpu")
+    with pytest.raises(ValueError, match=r"case a: .*s/atlas.nii.gz does not lie where the moving"):
+        register_files(registrar, pairs(folder, "m", "f", "s"), folder / "out")
+    assert not list((folder / "out").glob("*.nii.gz"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from srseg.planning import pair_dataset
-from srseg.planning.pair_dataset import PairWishes, convert_pairs, new_dataset_name
+from srseg.planning.pair_content import PairWishes
+from srseg.planning.pair_dataset import convert_pairs, new_dataset_name
 from srseg.planning.pair_folders import PairFolders
 from srseg.planning.raw_dataset import check_integrity, find_raw_dataset
 from tests.pair_sides import write_sides

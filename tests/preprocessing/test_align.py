@@ -200,12 +200,39 @@ def test_no_input_is_overwritten(scan):
     with pytest.raises(ValueError, match="labels/a.nii.gz is an input"):
         align_files(sides(scan, labels="labels"), Alignment(scan))
     assert not (scan / "moving" / "transforms").exists()
+    (scan / "seg" / "labels").mkdir(parents=True)
+    for name in ("moving_seg", "fixed_seg"):
+        where = {"moving_seg": "labels", "fixed_seg": "labels"} | {name: "seg/labels"}
+        file = scan / "seg" / "labels" / "a.nii.gz"
+        file.write_bytes((scan / "labels" / "a.nii.gz").read_bytes())
+        with pytest.raises(ValueError, match="seg/labels/a.nii.gz is an input"):
+            align_files(sides(scan, labels="labels", **where), Alignment(scan / "seg"))
 
 
 def test_landmarks_of_other_images_are_noticed(scan):
     write_points(scan / "moving_points" / "a.csv", MOTION(POINTS) + 1000)
     with pytest.raises(RuntimeError, match="case a: after the alignment .* do not overlap"):
         align_files(sides(scan, **BY_POINTS), Alignment(scan / "out"))
+    assert not (scan / "out").exists()
+
+
+@pytest.mark.parametrize("side", ["moving", "fixed", "labels"])
+def test_half_a_file_and_voxels_that_are_no_number_are_noticed(scan, side):
+    """ITK fills a truncated NIfTI file with zeros, and takes NaN for 0, without a word."""
+    file = next((scan / side).iterdir())
+    image = sitk.Cast(sitk.ReadImage(str(file)), sitk.sitkFloat32)
+    image[3, 4, 5] = float("nan")
+    sitk.WriteImage(image, str(file))
+    given = sides(scan, labels="labels", **BY_POINTS)
+    with pytest.raises(RuntimeError, match=f"case a: '{file.name}' holds 1 NaN or infinite"):
+        align_files(given, Alignment(scan / "out"))
+    plain = file.with_name(file.name.removesuffix(".gz"))
+    image[3, 4, 5] = 0
+    sitk.WriteImage(image, str(plain))
+    file.unlink()
+    plain.write_bytes(plain.read_bytes()[:-5000])
+    with pytest.raises(RuntimeError, match=f"case a: .*{plain.name}.* bytes are there"):
+        align_files(given, Alignment(scan / "out"))
     assert not (scan / "out").exists()
 
 

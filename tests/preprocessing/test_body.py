@@ -42,3 +42,16 @@ def test_the_median_map_has_the_median_ends():
     maps = [IntensityMap(2 / w, -1 - 2 * low / w) for low, w in ((0, 10), (4, 20), (100, 30))]
     middle = median_map(maps)
     np.testing.assert_allclose(middle.invert(np.float32([-1, 1])), (4, 24), rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_voxels", [1, 2, 30])
+def test_a_body_of_few_voxels_fills_the_range_too(num_voxels):
+    """The percentiles of a volume that is nearly all air say nothing of the body."""
+    image = np.zeros((20, 21, 22))
+    inside = np.linspace(500, 900, num_voxels)
+    image[10, 11, 3 : 3 + min(15, num_voxels)] = inside[:15]
+    image[10, 12, 3 : 3 + max(0, num_voxels - 15)] = inside[15:]
+    assert body_mask(image).sum() == num_voxels
+    frame = body_map(image).apply(image)
+    assert np.abs(frame[body_mask(image)]).max() < 1.2
+    assert np.abs(frame).max() < 10

@@ -21,7 +21,7 @@ from srseg.inference.image_folder import file_ending_of, reader_of_ending
 from srseg.plans.datasets import dataset_name
 from srseg.plans.managers import load_plans
 from srseg.preprocessing.body import body_map, body_mask
-from srseg.preprocessing.case_files import LR_IMAGES, training_files
+from srseg.preprocessing.case_files import LR_IMAGES, training_images
 from srseg.preprocessing.intensity import IntensityMap, apply_maps
 from srseg.preprocessing.simulate import simulate_native
 
@@ -112,15 +112,21 @@ def read_folder(folder: Path) -> Domain:
 
 def _simulated(folder: Path, plans_name: str, configuration: str) -> Domain:
     preprocessed = environment.required_folder("nnUNet_preprocessed") / folder.name
-    plans_manager = load_plans(preprocessed / f"{plans_name}.json")
+    try:
+        plans_manager = load_plans(preprocessed / f"{plans_name}.json")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the LR images of {folder.name} are simulated by its plans, but there are {error} "
+            "Plan it, or give a folder of LR images instead of the dataset."
+        ) from error
     configuration_manager = plans_manager.get_configuration(configuration)
     dataset_json = load_json(str(folder / "dataset.json"))
     reader = plans_manager.image_reader_writer_class
     scale = plans_manager.native(configuration_manager.scale_3d)
     volumes = []
-    for case, files in training_files(folder, dataset_json).items():
-        image, properties = read_images(reader(), files.images)
-        check_case(image, properties, files.images, num_channels=len(image), scale=scale)
+    for case, files in training_images(folder, dataset_json).items():
+        image, properties = read_images(reader(), files)
+        check_case(image, properties, files, num_channels=len(image), scale=scale)
         managers = (plans_manager, configuration_manager)
         lr_image = simulate_native(image, properties["spacing"], *managers)
         volumes.append(volume_of(case, lr_image))

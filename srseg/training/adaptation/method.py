@@ -130,6 +130,32 @@ class AdaptationMethod(ABC):
         return [p for name in phase.networks for p in self.networks[name].parameters()]
 
 
+class CodingMethod(AdaptationMethod):
+    """Coders of both domains, all trained by one loss, and a discriminator a domain: MUNIT, UNIT.
+
+    `build_networks` names the discriminators `source_discriminator` and `target_discriminator`.
+    """
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the step of all coders, then that of both discriminators."""
+        discriminators = ("source_discriminator", "target_discriminator")
+        coders = tuple(name for name in self.networks if name not in discriminators)
+        return (
+            Phase("coders", coders, self._coders),
+            Phase("discriminators", discriminators, self._discriminators),
+        )
+
+    @abstractmethod
+    def _coders(self, batch: Batch, made: Made) -> Terms:
+        """Return the coders' terms; `made` gets the fakes "source" and "target"."""
+
+    def _discriminators(self, batch: Batch, made: Made) -> Terms:
+        return {
+            "judge_source": self.judging("source_discriminator", batch.source, made["source"]),
+            "judge_target": self.judging("target_discriminator", batch.target, made["target"]),
+        }
+
+
 def l1(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return the mean absolute difference, float32."""
     return (image.float() - other.float()).abs().mean()

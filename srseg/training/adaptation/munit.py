@@ -10,11 +10,11 @@ from torch import nn
 
 from srseg.networks.shallow_convolutions import make_shallow_safe
 from srseg.networks.translation.coders import STYLE_WIDTH, Encoder, StyledDecoder, VectorHead
-from srseg.training.adaptation.method import AdaptationMethod, Made, Phase, Terms, l1
+from srseg.training.adaptation.method import CodingMethod, Made, Terms, l1
 from srseg.training.adaptation.patches import Batch
 
 
-class Munit(AdaptationMethod):
+class Munit(CodingMethod):
     """Encoders of content and style and a styled decoder for each domain."""
 
     name: ClassVar[str] = "munit"
@@ -44,15 +44,6 @@ class Munit(AdaptationMethod):
             "target_discriminator": self.discriminator(),
         }
 
-    def phases(self) -> tuple[Phase, ...]:
-        """Return the step of all coders, then that of both discriminators."""
-        discriminators = ("source_discriminator", "target_discriminator")
-        coders = tuple(name for name in self.networks if name not in discriminators)
-        return (
-            Phase("coders", coders, self._coders),
-            Phase("discriminators", discriminators, self._discriminators),
-        )
-
     def _content(self, domain: str, image: torch.Tensor) -> torch.Tensor:
         return self.networks[f"{domain}_content"](image)[-1]
 
@@ -78,9 +69,3 @@ class Munit(AdaptationMethod):
                 f"fool_{domain}": self.fooling(f"{domain}_discriminator", fake),
             }
         return terms
-
-    def _discriminators(self, batch: Batch, made: Made) -> Terms:
-        return {
-            "judge_source": self.judging("source_discriminator", batch.source, made["source"]),
-            "judge_target": self.judging("target_discriminator", batch.target, made["target"]),
-        }

@@ -25,6 +25,7 @@ from srseg.planning.json_file import write_json
 from srseg.plans.comparison import differing_keys
 from srseg.preprocessing.body import median_map
 from srseg.training.adaptation.images import Domain, check_same_channels, read_domain
+from srseg.training.adaptation.log import LINES
 from srseg.training.adaptation.methods import TRAINED_METHODS
 from srseg.training.adaptation.trainer import LATEST_CHECKPOINT, AdapterTrainer, Schedule
 
@@ -34,6 +35,7 @@ DEFAULT_PATCH = (16, 32, 32)
 _WIDTHS = {"munit": (16, 32), "unit": (16, 32)}
 _NORMS = {"munit": "instance"}
 _FEWEST_AFTER_STRIDE = 4  # voxels of the patch
+_CHECKPOINTS = (LATEST_CHECKPOINT, FINAL_CHECKPOINT)  # the newest first
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def train_adapter(request: AdaptationRequest) -> bool:
     description = describe(request, source, target)
     request.output.mkdir(parents=True, exist_ok=True)
     if not description.has_network:
+        if (request.output / DESCRIPTION).is_file():  # --c: it stands for what was fitted then
+            _check_same(description, read_description(request.output).to_json(), request.output)
         write_json(description.to_json(), request.output / DESCRIPTION)
         return True
     device = torch.device(environment.resolve_device(request.device))
@@ -209,12 +213,18 @@ def _network_of(
 
 
 def _check_folder(request: AdaptationRequest) -> None:
-    """Refuse a folder with an adapter to begin in, or with another method's to go on in.
+    """Refuse a folder with an adapter to begin in, or with another training to go on in.
 
     Raises:
         ValueError: saying what it holds.
     """
     if not (request.output / DESCRIPTION).is_file():
+        other = [n for n in (*_CHECKPOINTS, LINES) if (request.output / n).exists()]
+        if other:
+            raise ValueError(
+                f"{request.output} holds a training of something else ({other[0]} without "
+                f"{DESCRIPTION}); give another folder by -o."
+            )
         return
     held = read_description(request.output)
     if not request.continue_training:
@@ -233,7 +243,7 @@ def _checkpoint_to_continue(request: AdaptationRequest) -> dict[str, Any] | None
     """Return the newest checkpoint's content; None begins a training."""
     if not request.continue_training:
         return None
-    for name in (LATEST_CHECKPOINT, FINAL_CHECKPOINT):
+    for name in _CHECKPOINTS:
         if (request.output / name).is_file():
             checkpoint = load_checkpoint(request.output / name)
             if "adapter" not in checkpoint:

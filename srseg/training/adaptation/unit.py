@@ -11,11 +11,11 @@ from torch import nn
 
 from srseg.networks.shallow_convolutions import make_shallow_safe
 from srseg.networks.translation.coders import Decoder, Encoder
-from srseg.training.adaptation.method import AdaptationMethod, Made, Phase, Terms, l1
+from srseg.training.adaptation.method import CodingMethod, Made, Terms, l1
 from srseg.training.adaptation.patches import Batch
 
 
-class Unit(AdaptationMethod):
+class Unit(CodingMethod):
     """Two encoders and two decoders around shared blocks; codes of variance 1."""
 
     name: ClassVar[str] = "unit"
@@ -44,15 +44,6 @@ class Unit(AdaptationMethod):
             "source_discriminator": self.discriminator(),
             "target_discriminator": self.discriminator(),
         }
-
-    def phases(self) -> tuple[Phase, ...]:
-        """Return the step of both auto-encoders, then that of both discriminators."""
-        discriminators = ("source_discriminator", "target_discriminator")
-        coders = tuple(name for name in self.networks if name not in discriminators)
-        return (
-            Phase("coders", coders, self._coders),
-            Phase("discriminators", discriminators, self._discriminators),
-        )
 
     def _encode(self, domain: str, image: torch.Tensor) -> torch.Tensor:
         features = self.networks[f"{domain}_encoder"](image)[-1]
@@ -83,12 +74,6 @@ class Unit(AdaptationMethod):
             "cycle_kl": _kl(back_source) + _kl(back_target),
             "fool_source": self.fooling("source_discriminator", fake_source),
             "fool_target": self.fooling("target_discriminator", fake_target),
-        }
-
-    def _discriminators(self, batch: Batch, made: Made) -> Terms:
-        return {
-            "judge_source": self.judging("source_discriminator", batch.source, made["source"]),
-            "judge_target": self.judging("target_discriminator", batch.target, made["target"]),
         }
 
 
