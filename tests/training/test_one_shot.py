@@ -319,6 +319,9 @@ def test_no_images_without_labels(own_copy, tmp_path):
     shutil.rmtree(own_copy / "unlabelled")
     refused(method_file(tmp_path), "asks for cases without labels .* holds none")
     refused(method_file(tmp_path, unlabelled={}), "unlabelled is .*must hold a fraction")
+
+
+def test_batches_without_a_pair_are_refused(folders, tmp_path):
     few = method_file(tmp_path, unlabelled={"fraction": 0.4})
     refused(few, "in 0.4 of a batch of 2, which leaves batches without a pair; raise .* to 0.5")
 
