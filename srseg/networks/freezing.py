@@ -1,7 +1,9 @@
-"""Where a network's encoder is, and how a module is frozen for good."""
+"""Where a network's encoder is, and how modules are frozen: for good, or for a while."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
@@ -36,3 +38,24 @@ def freeze(module: nn.Module) -> None:
 
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Keep a module in eval mode and its parameters without gradient; both come back after.
+
+    What is computed inside passes gradients to its input only, whenever backward runs. A module
+    that recomputes activations in backward does so outside, with its parameters as they are then.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        module.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+        for part, training in modes:
+            part.training = training

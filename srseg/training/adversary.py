@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 
+from srseg.networks.freezing import frozen
 from srseg.training.adversarial_options import AdversarialOptions
 from srseg.training.losses.adversarial import CHANCE, discriminator_loss, generator_loss
 from srseg.training.optimizer import build_optimizer, descend, learning_rate_at
 
 _SAME = 1e-6  # scores no further apart are one score
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Keep a whole module as it is inside: in eval mode, no gradient for its parameters."""
-    training = module.training
-    trained = [p for p in module.parameters() if p.requires_grad]
-    module.requires_grad_(False).eval()
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        module.train(training)
 
 
 class CollapseGuard:

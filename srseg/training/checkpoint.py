@@ -105,6 +105,12 @@ def restore_trainer(trainer: SRSegTrainer, checkpoint: Mapping[str, Any]) -> Non
             f"the checkpoint was trained by method '{own['method']['name']}', "
             f"not by '{trainer.method.name}'; give -tr {own['method']['name']} to continue it."
         )
+    if own["method"]["trainer"] != trainer.method.trainer:
+        raise ValueError(
+            f"the checkpoint of method '{trainer.method.name}' was trained by "
+            f"{own['method']['trainer']}, the method's trainer is {trainer.method.trainer} now; "
+            "bring the old one back to continue it, or train anew without --c."
+        )
     check_same_plans(trainer, checkpoint)
     if own["iteration"] and own["iterations_per_epoch"] != trainer.num_iterations_per_epoch:
         raise ValueError(

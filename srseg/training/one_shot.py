@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +41,7 @@ class SRSegTrainerOneShot(SRSegTrainer):
     default_method: ClassVar[str] = "BiJROS"
     procedure_block: ClassVar[str] = "one_shot"
     _atlas: str | None = None  # once it is chosen
+    _is_joint = True  # the phase of the present step
 
     @cached_property
     def options(self) -> OneShotOptions:
@@ -50,9 +52,17 @@ class SRSegTrainerOneShot(SRSegTrainer):
         """Set what the method file, the machine and the command line decide.
 
         Raises:
-            ValueError: for a block `one_shot` with unknown keys or values.
+            ValueError: for a block `one_shot` with unknown keys or values, or batches of which
+                some would show no image without labels.
         """
         super().configure(method, profile, **options)
+        count, fraction = max(2, profile.batch_size), method.unlabelled.get("fraction", 1.0)
+        if count * fraction < 1:
+            raise ValueError(
+                f"method '{method.name}' shows images without labels in {fraction:g} of a batch of "
+                f"{count}, which leaves batches without a pair; raise unlabelled.fraction to "
+                f"{1 / count:.2g} or more, or -batch_size."
+            )
         assert self.options  # reads the block: a mistake in it is told before anything is built
 
     def initialize(self) -> None:
@@ -63,6 +73,10 @@ class SRSegTrainerOneShot(SRSegTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         """Take two samples at least: a pair."""
         self.batch_size = max(2, self.profile.batch_size)
+
+    def _do_i_compile(self) -> bool:
+        """Return False: training calls parts of the network, which are not compiled."""
+        return False
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """Return the joint phase's optimiser, and make those of the two levels beside it."""
@@ -103,7 +117,7 @@ class SRSegTrainerOneShot(SRSegTrainer):
             degradation=degradation,
             hr_spacing=context.hr_spacing,
             sr_loss=JointLoss(sr_terms, context) if sr_terms else None,
-            autocast=lambda: self.profile.autocast(self.device),
+            autocast=self._autocast,
         )
         return super()._build_loss()
 
@@ -157,6 +171,10 @@ class SRSegTrainerOneShot(SRSegTrainer):
         key = (self.seed, fold_number(self.fold), *position, stream_number("one_shot"))
         return pairs, self.task.draw_mix(len(pairs.image_lr), generator_of(key))
 
+    def _autocast(self) -> AbstractContextManager:
+        """Return the context of forward passes: bi-level steps are float32, without a scaler."""
+        return self.profile.autocast(self.device) if self._is_joint else nullcontext()
+
     def _freeze_encoder(self, frozen: bool) -> None:
         if self.frozen_encoder is not None:  # the user's own stays frozen in both phases
             return
@@ -175,9 +193,10 @@ class SRSegTrainerOneShot(SRSegTrainer):
         Raises:
             RuntimeError: if a loss or gradient is not finite, naming step, terms and cases.
         """
-        is_joint = self._progress() < self.options.joint_share
-        self._freeze_encoder(not is_joint)
-        return super().train_step(batch) if is_joint else self._bilevel_step(batch)
+        # once a step: with a time budget the progress moves on while a step is computed
+        self._is_joint = self._progress() < self.options.joint_share
+        self._freeze_encoder(not self._is_joint)
+        return super().train_step(batch) if self._is_joint else self._bilevel_step(batch)
 
     def _bilevel_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         cases, batch = batch["keys"], self._to_device(batch)
@@ -189,7 +208,8 @@ class SRSegTrainerOneShot(SRSegTrainer):
 
         def lower() -> torch.Tensor:
             terms, _ = self.task.lower(pairs, self.task.fields(*features), mix, self._progress())
-            seen.update((name, term.detach()) for name, term in terms.items())
+            for name, term in terms.items():
+                seen.setdefault(name, term.detach())  # of before the segmenter's step, as its loss
             return self.task.weighted(terms)
 
         def upper() -> torch.Tensor:

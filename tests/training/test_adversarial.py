@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from srseg.cli import plan_and_preprocess, predict, train
+from srseg.geometry.separable import resample
 from srseg.inference.model_folder import load_checkpoint
 from srseg.training.method import load_method
 from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load
@@ -186,11 +187,13 @@ def test_stopped_and_resumed_gives_the_same_two_networks(
 
 def test_one_batch_is_overfitted_in_both_tasks(started):
     trainer, batch = started(weight=0.1, request={"num_epochs": 1, "iterations_per_epoch": 20})
+    # the tiny images are mostly noise that no network could know: here the LR image says it all
+    batch["hr"] = 1.5 * resample(batch["data"], batch["hr"].shape[2:], kind="cubic")
     terms = []
     for trainer.iteration in range(20):
         terms.append(trainer.train_step(batch)["terms"])
-    assert terms[-1]["dice_ce"] < terms[0]["dice_ce"] - 0.4
-    assert terms[-1]["sr_l1"] < 0.9 * terms[0]["sr_l1"]
+    assert terms[-1]["dice_ce"] < terms[0]["dice_ce"] - 1.0
+    assert terms[-1]["sr_l1"] < 0.7 * terms[0]["sr_l1"]
     assert all(np.isfinite(list(values.values())).all() for values in terms)
 
 

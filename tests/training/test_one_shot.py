@@ -125,6 +125,24 @@ def test_first_all_parts_learn_then_the_decoders_alone(folders, tmp_path):
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
+def test_bilevel_steps_are_fp32_whatever_the_joint_phase_is(folders, tmp_path):
+    """Their ratio divides by a squared norm, and they have no scaler."""
+    trainer = started(method_file(tmp_path), precision="bf16")
+    batch = next(trainer.dataloader_train)
+    seen = set()
+    parts = ("encoder", "decoder", "registration_decoder", "hr_stage")
+    for part in parts:
+        trainer.network.get_submodule(part).register_forward_pre_hook(
+            lambda *_, part=part: seen.add((part, torch.is_autocast_enabled("cpu")))
+        )
+    for trainer.current_epoch, is_low in ((0, True), (1, False)):
+        seen.clear()
+        trainer.train_step(batch)
+        assert {(part, is_low) for part in parts} == seen, trainer.current_epoch
+    trainer.device = torch.device("cuda")  # where stock would compile
+    assert trainer._do_i_compile() is False
+
+
 def test_a_given_encoder_is_frozen_in_both_phases(folders, tmp_path):
     first = started(method_file(tmp_path))
     first.train_step(next(first.dataloader_train))
@@ -301,6 +319,11 @@ def test_no_images_without_labels(own_copy, tmp_path):
     shutil.rmtree(own_copy / "unlabelled")
     refused(method_file(tmp_path), "asks for cases without labels .* holds none")
     refused(method_file(tmp_path, unlabelled={}), "unlabelled is .*must hold a fraction")
+
+
+def test_batches_without_a_pair_are_refused(folders, tmp_path):
+    few = method_file(tmp_path, unlabelled={"fraction": 0.4})
+    refused(few, "in 0.4 of a batch of 2, which leaves batches without a pair; raise .* to 0.5")
 
 
 def test_cases_must_fit_into_the_patch(folders):

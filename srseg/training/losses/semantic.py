@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from srseg.networks.freezing import frozen
 from srseg.networks.output import JointOutput
 from srseg.training.losses.counted import labelled_valid, zero_of
 from srseg.training.losses.hard_examples import HARD_EXAMPLE_OPTIONS, ohem_loss
@@ -21,27 +21,6 @@ SEMANTIC_OPTIONS = {
     "aux_weight": Option(0.1, "a number >= 0", lambda value: is_number(value) and value >= 0),
 }
 _LINEAR = {2: "bilinear", 3: "trilinear"}
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Keep a module in eval mode and its parameters without gradient; both come back after.
-
-    What is computed inside passes gradients to its input only, whenever backward runs. A module
-    that recomputes activations in backward does so outside, with its parameters as they are then.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        module.eval()
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, requires_grad in wanted:
-            parameter.requires_grad_(requires_grad)
-        for part, training in modes:
-            part.training = training
 
 
 class SemanticTerm:

@@ -9,7 +9,6 @@ from torch.nn.functional import interpolate
 from srseg.networks.output import JointOutput
 from srseg.training.losses.hard_examples import ohem_loss
 from srseg.training.losses.joint import JointLoss, LossContext
-from srseg.training.losses.semantic import frozen
 
 LABELS = LabelManager({"background": 0, "a": 1}, None)
 CONTEXT = LossContext(LABELS, batch_dice=False, scale=(1, 1, 1))
@@ -81,14 +80,6 @@ def test_only_the_image_gets_a_gradient_and_the_net_stays(form):
     assert not net.body[1].training
     assert torch.equal(net.body[1].running_mean, statistics)
     assert not list(loss.parameters())
-
-
-def test_a_frozen_module_comes_back_after_an_error():
-    net = Net(3)
-    with pytest.raises(RuntimeError), frozen(net):
-        net(torch.zeros(1, 7, 4, 4, 4))
-    assert net.training
-    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_unlabelled_samples_do_not_count():
