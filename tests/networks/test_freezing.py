@@ -1,4 +1,4 @@
-"""Frozen for good through everything that sets a network's mode, or for a while and then as before."""
+"""Frozen for good, through all that sets a network's mode, or for a while and then as before."""
 
 import copy
 import pickle
