@@ -26,14 +26,19 @@ GAN_TERMS = {"adversarial", "discriminator", "score_real", "score_made"}
 
 @pytest.fixture
 def method_file(tmp_path):
-    """A function that writes a method like a shipped one, with changes to its block."""
+    """A function that writes a method like a shipped one, small, with changes to its block."""
 
-    def write(name="GeminiGAN", **changes):
+    def write(name="GeminiGAN", features=8, **changes):
         content = load_method(name).to_json()
         content["name"] = f"My{name}"
         if changes:
             content["adversarial"] |= changes
         content["network"].setdefault("arch_kwargs", {})["hr_width"] = 4
+        if features is not None:
+            content["network"]["arch_kwargs"]["features_per_stage"] = features
+        if name == "SRGAN_sr":
+            small = {"name": "edsr", "width": 4, "num_blocks": 1}
+            content["network"]["arch_kwargs"]["sr_network"] = small
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(content), encoding="utf-8")
         return str(file)
@@ -46,7 +51,8 @@ def started(planned, method_file):
     """A function that returns a trainer ready for its first step, and a batch."""
 
     def start(name="GeminiGAN", request=None, **changes):
-        trainer = trainer_for(method=method_file(name, **{**BLOCK, **changes}), **(request or {}))
+        file = method_file(name, **{**BLOCK, **changes})
+        trainer = trainer_for(method=file, **(request or {}))
         trainer.on_train_start()
         trainer.network.train()
         return trainer, next(trainer.dataloader_train)
@@ -59,17 +65,17 @@ def gradient_norm(module: torch.nn.Module) -> float:
     return float(torch.stack(gradients).sum()) if gradients else 0.0
 
 
-@pytest.mark.parametrize("masks", ["straight_through", "softened"])
 @pytest.mark.parametrize(
-    ("name", "to_segmentation", "to_image"),
+    ("name", "masks", "to_segmentation", "to_image"),
     [
-        ("GeminiGAN", True, True),
-        ("GeminiGAN_seg", True, False),
-        ("GeminiGAN_image", False, True),
+        ("GeminiGAN", "straight_through", True, True),
+        ("GeminiGAN", "softened", True, True),
+        ("GeminiGAN_seg", "straight_through", True, False),
+        ("GeminiGAN_image", "straight_through", False, True),
     ],
 )
 def test_the_adversarial_term_alone_reaches_what_is_judged(
-    started, name, to_segmentation, to_image, masks
+    started, name, masks, to_segmentation, to_image
 ):
     trainer, batch = started(name, masks=masks)
     for _ in range(2):  # the SR head starts at zero: its gradient stops there in the first step
@@ -186,7 +192,8 @@ def test_stopped_and_resumed_gives_the_same_two_networks(
 
 
 def test_one_batch_is_overfitted_in_both_tasks(started):
-    trainer, batch = started(weight=0.1, request={"num_epochs": 1, "iterations_per_epoch": 20})
+    steps = {"num_epochs": 1, "iterations_per_epoch": 20}
+    trainer, batch = started(features=None, weight=0.1, request=steps)
     # the tiny images are mostly noise that no network could know: here the LR image says it all
     batch["hr"] = 1.5 * resample(batch["data"], batch["hr"].shape[2:], kind="cubic")
     terms = []
@@ -205,12 +212,7 @@ def test_one_sample_is_a_batch(started):
 
 
 def test_samples_without_labels_or_image_are_judged_by_what_they_have(started):
-    trainer, batch = started()
-    batch = {
-        key: torch.cat((value, value)) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }
-    batch["target"] = [torch.cat((target, target)) for target in batch["target"]]
+    trainer, batch = started(request={"batch_size": 2})
     batch["labelled"] = torch.tensor([False, True])
     batch["has_hr"] = torch.tensor([True, False])
     batch["hr"][1] = float("nan")
@@ -290,8 +292,8 @@ def test_several_gpus_are_refused(planned, method_file):
         trainer._build_loss()
 
 
-def test_super_resolution_alone_leaves_the_label_maps_empty(planned):
-    trainer = trainer_for(method="SRGAN_sr", num_epochs=1)
+def test_super_resolution_alone_leaves_the_label_maps_empty(planned, method_file):
+    trainer = trainer_for(method=method_file("SRGAN_sr"), num_epochs=1)
     trainer.run_training()
     trainer.perform_actual_validation()
     folder = Path(trainer.output_folder)
@@ -335,13 +337,15 @@ def paired_root(tmp_path_factory):
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_real_pairs_with_regions_and_ignored_voxels(
-    paired_root, configuration, monkeypatch, tmp_path
+    paired_root, configuration, method_file, monkeypatch, tmp_path
 ):
     for variable in FOLDER_VARIABLES:
         monkeypatch.setenv(variable, str(paired_root / variable))
-    options = "-tr GeminiGAN -device cpu -num_epochs 1 -iterations_per_epoch 2 -num_workers 0"
+    options = (
+        f"-tr {method_file()} -device cpu -num_epochs 1 -iterations_per_epoch 2 -num_workers 0"
+    )
     assert train.main([TINY_ID, configuration, "0", *options.split()]) == 0
-    model = paired_root / f"nnUNet_results/{TINY_NAME}/GeminiGAN__srsegPlans__{configuration}"
+    model = paired_root / f"nnUNet_results/{TINY_NAME}/MyGeminiGAN__srsegPlans__{configuration}"
     (line,) = (model / "fold_0/training_log.jsonl").read_text(encoding="utf-8").splitlines()
     terms = json.loads(line)["train_terms"]
     assert set(terms) == {"dice_ce", "sr_l1"} | GAN_TERMS
@@ -353,7 +357,7 @@ def test_real_pairs_with_regions_and_ignored_voxels(
     images.mkdir()
     shutil.copy(paired_root / f"nnUNet_raw/{TINY_NAME}/imagesLrTr/tiny_0_0000.nii.gz", images)
     argv = ["-i", images, "-o", tmp_path / "out", "-d", TINY_ID, "-c", configuration, "-tr",
-            "GeminiGAN", "-f", "0", "-device", "cpu", "--disable_tta"]  # fmt: skip
+            "MyGeminiGAN", "-f", "0", "-device", "cpu", "--disable_tta"]  # fmt: skip
     assert predict.main([str(a) for a in argv]) == 0
     labels, _ = read_volume(tmp_path / "out/tiny_0.nii.gz")
     lr_image, _ = read_volume(images / "tiny_0_0000.nii.gz")
