@@ -13,10 +13,10 @@ from srseg.cli import plan_and_preprocess, predict, train
 from srseg.geometry.separable import resample
 from srseg.inference.model_folder import load_checkpoint
 from srseg.training.method import load_method
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load
 from tests.conftest import FOLDER_VARIABLES
 from tests.tiny_dataset import TINY_ID, TINY_NAME, read_volume, save_volume, write_tiny_dataset
-from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
+from tests.training.resumption import gone_on, stopped_at
+from tests.training.test_trainer import SHORT, planned, trained_weights, trainer_for
 
 __all__ = ["planned"]  # a fixture
 BLOCK = {"weight": 1.0, "widths": [6, 8, 8]}
@@ -158,20 +158,8 @@ def test_stopped_and_resumed_gives_the_same_two_networks(
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(method=method)
-    step = stopped.train_step
-
-    def stop_in_the_second_epoch(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 1)
-        return step(batch)
-
-    stopped.train_step = stop_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
-    request = TrainingRequest(**{**SHORT, "method": method, "continue_training": True})
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    folder = stopped_at(stopped, 1, 1)
+    resumed = gone_on(folder, **{**SHORT, "method": method})
     for name, tensor in trained_weights(folder).items():
         torch.testing.assert_close(
             tensor, expected["network_weights"][name], rtol=0, atol=0, msg=name

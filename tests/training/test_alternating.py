@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from srseg.training.method import load_method
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load
-from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
+from tests.training.resumption import gone_on, stopped_at
+from tests.training.test_trainer import SHORT, planned, trained_weights, trainer_for
 
 __all__ = ["planned"]  # a fixture
 
@@ -74,22 +74,8 @@ def test_a_stopped_round_goes_on(planned, method_file, tmp_path, monkeypatch):
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(method=method_file, num_epochs=2)
-    step = stopped.train_step
-
-    def stop_inside_the_second_round(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 1)
-        return step(batch)
-
-    stopped.train_step = stop_inside_the_second_round
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
-    request = TrainingRequest(
-        **{**SHORT, "method": method_file, "num_epochs": 2, "continue_training": True}
-    )
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    folder = stopped_at(stopped, 1, 1)
+    gone_on(folder, **{**SHORT, "method": method_file, "num_epochs": 2})
     actual = trained_weights(folder)
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)

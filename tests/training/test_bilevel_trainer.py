@@ -10,8 +10,8 @@ import torch
 from srseg.geometry.separable import resample
 from srseg.inference.predictor import Predictor
 from srseg.training.method import load_method
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load
-from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
+from tests.training.resumption import gone_on, stopped_at
+from tests.training.test_trainer import SHORT, planned, trained_weights, trainer_for
 
 __all__ = ["planned"]  # a fixture
 
@@ -125,20 +125,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(method=method_file)
-    step = stopped.train_step
-
-    def stop_in_the_second_epoch(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 0)
-        return step(batch)
-
-    stopped.train_step = stop_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
-    request = TrainingRequest(**{**SHORT, "method": method_file, "continue_training": True})
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    folder = stopped_at(stopped, 1, 0)
+    gone_on(folder, **{**SHORT, "method": method_file})
     actual = trained_weights(folder)
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)

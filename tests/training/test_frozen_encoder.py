@@ -17,8 +17,9 @@ from srseg.networks.freezing import encoder_place
 from srseg.training.checkpoint import save_atomically
 from srseg.training.frozen_encoder import fill_encoder, read_encoder
 from srseg.training.method import load_method
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
-from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
+from srseg.training.run import TrainingRequest, run_training
+from tests.training.resumption import gone_on, stopped_at
+from tests.training.test_trainer import SHORT, planned, trained_weights, trainer_for
 
 __all__ = ["planned"]  # a fixture
 
@@ -168,16 +169,7 @@ def test_it_goes_on_with_the_same_and_predicts_alone(checkpoint_of, tmp_path, mo
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(encoder=str(source))
-    step = stopped.train_step
-
-    def stop_in_the_second_epoch(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 0)
-        return step(batch)
-
-    stopped.train_step = stop_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
+    folder = stopped_at(stopped, 1, 0)
     digest = read_encoder(source).digest
     record = load_checkpoint(folder / "checkpoint_latest.pth")["srseg"]["encoder"]
     assert record == {"source": str(source), "digest": digest}
@@ -190,10 +182,7 @@ def test_it_goes_on_with_the_same_and_predicts_alone(checkpoint_of, tmp_path, mo
 
     weights = read_encoder(source).weights
     source.unlink()  # the training has its own copy
-    request = TrainingRequest(**SHORT, continue_training=True)
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    resumed = gone_on(folder, **SHORT)
     actual = trained_weights(folder)
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)

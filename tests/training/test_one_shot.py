@@ -22,9 +22,10 @@ from srseg.training.method import load_method
 from srseg.training.one_shot_cases import whole_cases
 from srseg.training.one_shot_options import one_shot_from_json
 from srseg.training.one_shot_task import paired
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
+from srseg.training.run import TrainingRequest, build_trainer, run_training
 from tests.conftest import FOLDER_VARIABLES
 from tests.tiny_dataset import TINY_ID, TINY_NAME, write_unlabelled
+from tests.training.resumption import gone_on, stopped_at
 
 CPU = torch.device("cpu")
 SHORT = {
@@ -164,20 +165,8 @@ def test_stopped_and_resumed_gives_the_same_weights(folders, tmp_path, monkeypat
     expected = load_checkpoint(Path(whole.output_folder) / "checkpoint_final.pth")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(method)
-    step = stopped.train_step
-
-    def stop_among_the_bilevel_steps(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 0)
-        return step(batch)
-
-    stopped.train_step = stop_among_the_bilevel_steps
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
-    request = TrainingRequest(**{**SHORT, "method": method, "continue_training": True})
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    folder = stopped_at(stopped, 1, 0)
+    gone_on(folder, **{**SHORT, "method": method})
     actual = load_checkpoint(folder / "checkpoint_final.pth")
     for name, tensor in expected["network_weights"].items():
         assert torch.equal(actual["network_weights"][name], tensor), name

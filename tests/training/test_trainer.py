@@ -10,8 +10,9 @@ import torch
 from srseg.inference.model_folder import load_checkpoint
 from srseg.training.checkpoint import trained_steps
 from srseg.training.method import load_method
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
+from srseg.training.run import TrainingRequest, build_trainer, run_training
 from tests.tiny_dataset import TINY_ID
+from tests.training.resumption import gone_on, stopped_at
 
 CPU = torch.device("cpu")
 SHORT = {
@@ -48,24 +49,12 @@ def test_stopped_and_resumed_gives_the_same_weights(planned, tmp_path, monkeypat
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(seed=3)
-    step = stopped.train_step
-
-    def stop_in_the_second_epoch(batch):
-        stopped.stop_request.made = stopped.current_epoch == 1 and stopped.iteration == 0
-        return step(batch)
-
-    stopped.train_step = stop_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
+    folder = stopped_at(stopped, 1, 0)
     latest = load_checkpoint(folder / "checkpoint_latest.pth")
     assert (latest["current_epoch"], latest["srseg"]["iteration"]) == (1, 1)
     assert not (folder / "checkpoint_final.pth").exists()
 
-    request = TrainingRequest(**SHORT, seed=3, continue_training=True)
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    resumed = gone_on(folder, **SHORT, seed=3)
     actual = trained_weights(folder)
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from srseg.inference.predictor import Predictor
-from srseg.training.run import TrainingRequest, build_trainer, checkpoint_to_load, run_training
+from srseg.training.run import TrainingRequest, run_training
+from tests.training.resumption import gone_on, stopped_at
 from tests.training.test_frozen_encoder import checkpoint_of, make_method, trained_some
-from tests.training.test_trainer import CPU, SHORT, planned, trained_weights, trainer_for
+from tests.training.test_trainer import SHORT, planned, trained_weights, trainer_for
 from tests.user_modules import write_user_module
 
 __all__ = ["checkpoint_of", "make_method", "planned"]  # fixtures
@@ -119,16 +120,7 @@ def test_it_goes_on_with_the_same_and_predicts_with_its_own_weights(
 
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "resumed"))
     stopped = trainer_for(**own)
-    step = stopped.train_step
-
-    def stop_in_the_second_epoch(batch):
-        stopped.stop_request.made = (stopped.current_epoch, stopped.iteration) == (1, 0)
-        return step(batch)
-
-    stopped.train_step = stop_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
-    folder = Path(stopped.output_folder)
+    folder = stopped_at(stopped, 1, 0)
     latest = str(folder / "checkpoint_latest.pth")
 
     began = f"began with the encoder {user_module.path()} and cannot go on"
@@ -142,10 +134,7 @@ def test_it_goes_on_with_the_same_and_predicts_with_its_own_weights(
         with pytest.raises(ValueError, match=f"{began} {goes_on}; {give}"):
             trainer_for(**changes).load_checkpoint(latest)
 
-    request = TrainingRequest(**SHORT, **own, continue_training=True)
-    resumed = build_trainer(request, CPU)
-    resumed.load_checkpoint(str(checkpoint_to_load(request, folder)))
-    resumed.run_training()
+    resumed = gone_on(folder, **SHORT, **own)
     actual = trained_weights(folder)
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)
