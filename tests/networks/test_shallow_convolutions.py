@@ -40,6 +40,21 @@ def test_weight_gradients_in_bfloat16_are_those_in_float32(slices, kernel):
     check_weight_gradients(layer, image, weights)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("slices", [1, 2, 3])
+@pytest.mark.parametrize("channels", [(1, 5), (3, 4), (16, 24)])
+def test_outputs_in_bfloat16_are_those_in_float32(slices, channels, training):
+    torch.manual_seed(0)
+    layer = make_shallow_safe(nn.Conv3d(*channels, 3, padding=1))
+    image = torch.randn(2, channels[0], slices, 4, 6)
+    expected = layer(image).detach()
+    for _ in range(5):
+        leave_nan_in_memory()
+        with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16):
+            found = layer(image).detach()
+        assert (found - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_transposed_convolutions_too(slices):
     torch.manual_seed(0)
