@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from srseg.plans.stock import STOCK_TRAINER
-from srseg.training.adversarial_options import adversarial_from_json
+from srseg.training.adversarial.options import adversarial_from_json
 from srseg.training.levels import levels_from_json
-from srseg.training.one_shot_options import one_shot_from_json
+from srseg.training.one_shot.options import one_shot_from_json
 from srseg.training.phases import phases_from_json
 
 METHODS_FOLDER = Path(__file__).parent / "methods"

@@ -6,10 +6,10 @@ from importlib.metadata import entry_points
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from srseg.training.adversarial import SRSegTrainerGAN
+from srseg.training.adversarial.trainer import SRSegTrainerGAN
 from srseg.training.alternating import SRSegTrainerAlternating
 from srseg.training.bilevel_trainer import SRSegTrainerBilevel
-from srseg.training.one_shot import SRSegTrainerOneShot
+from srseg.training.one_shot.trainer import SRSegTrainerOneShot
 from srseg.training.trainer import SRSegTrainer
 
 ENTRY_POINT_GROUP = "srseg.trainers"

@@ -10,10 +10,10 @@ import torch
 
 from srseg.networks.discriminator import Discriminator
 from srseg.networks.output import JointOutput
-from srseg.training.adversarial_options import AdversarialOptions, adversarial_from_json
-from srseg.training.adversarial_plot import plot_adversarial_png
-from srseg.training.adversary import Adversary
-from srseg.training.judged_pairs import Pair, image_pair, segmentation_pair
+from srseg.training.adversarial.adversary import Adversary
+from srseg.training.adversarial.judged_pairs import Pair, image_pair, segmentation_pair
+from srseg.training.adversarial.options import AdversarialOptions, adversarial_from_json
+from srseg.training.adversarial.plot import plot_adversarial_png
 from srseg.training.losses.counted import hr_truth, labelled_valid
 from srseg.training.losses.joint import JointLoss
 from srseg.training.randomness import generator_of, stream_number

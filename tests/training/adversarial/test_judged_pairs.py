@@ -4,7 +4,7 @@ import pytest
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from srseg.training.judged_pairs import MASKS, image_pair, segmentation_pair
+from srseg.training.adversarial.judged_pairs import MASKS, image_pair, segmentation_pair
 
 PLAIN = LabelManager({"background": 0, "a": 1, "b": 2}, None)
 IGNORE = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": 3}, None)

@@ -19,9 +19,9 @@ from srseg.metrics.segmentation import dice
 from srseg.networks.registration.warp import warp_labels
 from srseg.preprocessing.dataset import SRSegDataset
 from srseg.training.method import load_method
-from srseg.training.one_shot_cases import whole_cases
-from srseg.training.one_shot_options import one_shot_from_json
-from srseg.training.one_shot_task import paired
+from srseg.training.one_shot.cases import whole_cases
+from srseg.training.one_shot.options import one_shot_from_json
+from srseg.training.one_shot.task import paired
 from srseg.training.run import TrainingRequest, build_trainer, run_training
 from tests.conftest import FOLDER_VARIABLES
 from tests.tiny_dataset import TINY_ID, TINY_NAME, write_unlabelled

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from srseg.networks.discriminator import Discriminator
-from srseg.training.adversarial_options import adversarial_from_json
-from srseg.training.adversary import Adversary, CollapseGuard
+from srseg.training.adversarial.adversary import Adversary, CollapseGuard
+from srseg.training.adversarial.options import adversarial_from_json
 
 SHAPE = (2, 3, 6, 9, 11)
 

@@ -22,7 +22,7 @@ from srseg.training.losses.registration import (
     soft_cross_entropy,
     soft_dice_loss,
 )
-from srseg.training.one_shot_options import OneShotOptions
+from srseg.training.one_shot.options import OneShotOptions
 
 Terms = dict[str, torch.Tensor]
 Features = Sequence[torch.Tensor]

@@ -17,10 +17,10 @@ from srseg.training.bilevel import BilevelOptimizer
 from srseg.training.data import unlabelled_dataset
 from srseg.training.losses.joint import SR_TERMS, JointLoss
 from srseg.training.method import Method
-from srseg.training.one_shot_cases import chosen_atlas, whole_cases
-from srseg.training.one_shot_options import OneShotOptions, one_shot_from_json
-from srseg.training.one_shot_task import OneShotTask, Pairs, paired
-from srseg.training.one_shot_validation import validate_registration
+from srseg.training.one_shot.cases import chosen_atlas, whole_cases
+from srseg.training.one_shot.options import OneShotOptions, one_shot_from_json
+from srseg.training.one_shot.task import OneShotTask, Pairs, paired
+from srseg.training.one_shot.validation import validate_registration
 from srseg.training.optimizer import build_optimizer
 from srseg.training.profile import Profile
 from srseg.training.randomness import fold_number, generator_of, stream_number

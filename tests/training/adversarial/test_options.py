@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from srseg.training.adversarial_options import adversarial_from_json
+from srseg.training.adversarial.options import adversarial_from_json
 from srseg.training.method import known_methods, load_method, method_from_json
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from srseg.networks.freezing import frozen
-from srseg.training.adversarial_options import AdversarialOptions
+from srseg.training.adversarial.options import AdversarialOptions
 from srseg.training.losses.adversarial import CHANCE, discriminator_loss, generator_loss
 from srseg.training.optimizer import build_optimizer, descend, learning_rate_at
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from srseg.networks.discriminator import NORMALISATIONS
-from srseg.training.judged_pairs import MASKS
+from srseg.training.adversarial.judged_pairs import MASKS
 from srseg.training.losses.adversarial import ADVERSARIAL_LOSSES
 from srseg.training.losses.schedule import Weight, schedule_from_json
 from srseg.training.losses.terms import is_share

@@ -1,0 +1,1 @@
+"""Adversarial training: a discriminator beside the network (docs/methods.md)."""

@@ -1,0 +1,1 @@
+"""One labelled atlas and images without labels (docs/methods.md)."""
