@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
-from srseg.geometry.grid import Grid
 from srseg.images.checks import case_name
+from srseg.images.displacement import write_displacement
 from srseg.images.write import write_image, write_segmentation, written_beside
 from srseg.inference.cases import Case, check_num_files, list_cases
 from srseg.inference.pipeline import naming
-from srseg.inference.registration import Registrar, Registration, warped_image
+from srseg.inference.registration import Registrar, warped_image
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +169,9 @@ def _register(registrar: Registrar, pair: Pair, out_folder: Path) -> dict[str, A
     if pair.labels is not None:  # before anything is written: a wrong map is refused here
         labels = registrar.warped_labels(pair.labels, registration, fixed)
     ending = registrar.model.dataset_json["file_ending"]
-    write_transform(registration, fixed.grid, out_folder / TRANSFORM_FOLDER, pair.name)
+    write_displacement(
+        registration.displacement_xyz, fixed.grid, out_folder / TRANSFORM_FOLDER, pair.name
+    )
     write_image(
         warped_image(moving, registration, fixed.grid),
         out_folder / pair.name,
@@ -197,19 +198,3 @@ def _register(registrar: Registrar, pair: Pair, out_folder: Path) -> dict[str, A
             np.linalg.norm(registration.displacement_xyz, axis=-1).mean()
         ),
     }
-
-
-def write_transform(registration: Registration, fixed: Grid, folder: Path, name: str) -> None:
-    """Write `NAME_field.nii.gz`, a displacement field, and `NAME.h5`, the same as a transform.
-
-    `sitk.ReadTransform` reads the latter; resampling the moving scan with it onto the fixed one
-    gives the warped image.
-    """
-    field = sitk.GetImageFromArray(registration.displacement_xyz, isVector=True)
-    field.SetSpacing([float(mm) for mm in fixed.spacing[::-1]])
-    field.SetOrigin([float(mm) for mm in fixed.origin_xyz])
-    field.SetDirection([float(v) for v in fixed.direction_xyz])
-    with written_beside(folder) as unfinished:
-        sitk.WriteImage(field, str(unfinished / f"{name}_field.nii.gz"), useCompression=True)
-        transform = sitk.DisplacementFieldTransform(field)  # takes the image: it is empty then
-        sitk.WriteTransform(transform, str(unfinished / f"{name}.h5"))
