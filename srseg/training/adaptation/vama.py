@@ -3,8 +3,8 @@
 After the code of ImperialCollegeLondon/Gemini-GAN. Kept: two passes with an encoder, a latent head
 and a decoder each, residual translation, L1 + MSE + KL + least-squares adversarial terms, the added
 means, deviations and skips ("mixture") in the target pass. Changed, with reasons, in
-docs/adaptation.md: heads of 1x1 convolutions, each owned by its own pass; the KL as a mean; the source
-pass reads a changed source image instead of a pixel sum with an unrelated one; the weights.
+docs/adaptation.md: heads of 1x1 convolutions, each owned by its own pass; the KL as a mean; the
+source pass reads a changed source image instead of a pixel sum with an unrelated one; the weights.
 """
 
 from __future__ import annotations
